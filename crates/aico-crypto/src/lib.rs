@@ -1,0 +1,51 @@
+//! Keys and primitives.
+//!
+//! Every key has a type of its own, named after its role, and its bytes stay inside this crate: what has to cross into
+//! a C library or a keyring goes through a closure whose name starts with `hazmat_`. Primitives come from libraries
+//! (aws-lc-rs, RustCrypto, blake2b_simd); this crate chooses and arranges them.
+//!
+//! The crate is pure: no file, socket, clock or thread. Randomness is an argument ([`Random`]); the exception is ML-KEM,
+//! whose library draws its own.
+//!
+//! ```
+//! use aico_crypto::{OsRandom, RootKey, SlotSecret};
+//! let (root, slot) = (RootKey::make(&OsRandom)?, SlotSecret::make(&OsRandom)?);
+//! let wrapped = slot.slot_key(b"vault and slot").wrap_root(&root, b"vault and slot", &OsRandom)?;
+//! assert!(slot.slot_key(b"vault and slot").unwrap_root(&wrapped, b"vault and slot").is_ok());
+//! assert!(slot.slot_key(b"another slot").unwrap_root(&wrapped, b"another slot").is_err());
+//! # Ok::<(), aico_crypto::Error>(())
+//! ```
+
+mod aead;
+mod error;
+mod hash;
+mod identity;
+mod kdf;
+mod kx;
+mod label;
+mod random;
+mod secret;
+mod sign;
+mod stream;
+mod tree;
+mod wrap;
+
+pub use aead::{NONCE_BYTES, RecordKey, TAG_BYTES, TrafficKey};
+pub use error::Error;
+pub use hash::{DIGEST_BYTES, Digest, Hasher, TranscriptHash, digest};
+pub use identity::{ComponentKind, Fingerprint, IDENTITY_BYTES, Identity, IdentitySecret, MAX_NAME_BYTES, Name};
+pub use kdf::{ChannelKey, HandshakeSecret, HedgeKey, MasterSecret, Psk, handshake_mac};
+pub use kx::{
+    Encapsulated, EncapsulationKey, EphemeralSecret, KEM_CIPHERTEXT_BYTES, KEM_KEY_BYTES, KemSecret, KxSecret,
+    SharedKemSecret, X25519_BYTES,
+};
+pub use label::{ALL_LABELS, Label, SignatureLabel};
+pub use random::{OsRandom, Random};
+pub use secret::Secret;
+pub use sign::{PUBLIC_KEY_BYTES, PublicKey, SIGNATURE_BYTES, Signature};
+pub use stream::{CHUNK_BYTES, ChunkCipher, SEALED_CHUNK_BYTES};
+pub use tree::{
+    FileKey, FileWrapKey, GrantKey, HeaderKey, IdentitySealKey, LogKey, LogSealKey, PseudonymKey, RootKey, SlotKey,
+    SlotSecret, SpaceKey, StoreKey,
+};
+pub use wrap::{SEALED_OVERHEAD_BYTES, WRAPPED_BYTES};

@@ -1,0 +1,362 @@
+//! The key tree (`docs/spec/vault.md`, Keys): which key makes, derives or wraps which.
+
+use base64ct::{Base64Unpadded, Encoding};
+use zeroize::Zeroizing;
+
+use crate::aead::{open_random, seal_random};
+use crate::kdf::{kdf, same};
+use crate::sign::SigningKey;
+use crate::wrap::{WRAPPED_BYTES, unwrap, wrap};
+use crate::{EphemeralSecret, Error, IdentitySecret, Label, PublicKey, Random, Secret, Signature, SignatureLabel};
+
+macro_rules! key {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name(pub(crate) Secret<32>);
+    };
+    ($(#[$doc:meta])* random $name:ident) => {
+        key!($(#[$doc])* $name);
+        impl $name {
+            /// Makes a random key.
+            pub fn make(random: &dyn Random) -> Result<Self, Error> {
+                Secret::make(random).map(Self)
+            }
+        }
+    };
+}
+
+/// `$outer` wraps `$inner`: two methods, bound to the role and to a context.
+macro_rules! wraps {
+    ($outer:ident => $inner:ident as $role:literal, $wrap:ident, $unwrap:ident) => {
+        impl $outer {
+            #[doc = concat!("Wraps a [`", stringify!($inner), "`]; `context` says where it belongs.")]
+            pub fn $wrap(
+                &self,
+                key: &$inner,
+                context: &[u8],
+                random: &dyn Random,
+            ) -> Result<[u8; WRAPPED_BYTES], Error> {
+                wrap(&self.0, $role, context, &key.0, random)
+            }
+
+            #[doc = concat!("Unwraps a [`", stringify!($inner), "`] that belongs to `context`.")]
+            pub fn $unwrap(&self, wrapped: &[u8], context: &[u8]) -> Result<$inner, Error> {
+                unwrap(&self.0, $role, context, wrapped).map($inner)
+            }
+        }
+    };
+}
+
+key! {
+    /// What an unlock method keeps: 32 random bytes in a key file or a platform's keyring.
+    random SlotSecret
+}
+key! {
+    /// Derived from a slot's secret and the slot's own description; wraps the root key.
+    SlotKey
+}
+key! {
+    /// The top of the tree: random, the same for the life of a vault's data.
+    random RootKey
+}
+key! {
+    /// Authenticates the vault's header.
+    HeaderKey
+}
+key! {
+    /// Seals this device's transport identity.
+    IdentitySealKey
+}
+key! {
+    /// The key of one space in one epoch.
+    random SpaceKey
+}
+key! {
+    /// The raw key of a space's SQLCipher database.
+    StoreKey
+}
+key! {
+    /// Wraps the keys of a space's files.
+    FileWrapKey
+}
+key! {
+    /// The key of one file.
+    random FileKey
+}
+key! {
+    /// The audit log's own key: sealing and signing derive from it.
+    random LogKey
+}
+key! {
+    /// Seals the entries of the audit log.
+    LogSealKey
+}
+key! {
+    /// Turns a name into a pseudonym that means nothing once this key is destroyed.
+    random PseudonymKey
+}
+key! {
+    /// The seed of the key that signs grants.
+    random GrantKey
+}
+
+wraps!(SlotKey => RootKey as "slot root", wrap_root, unwrap_root);
+wraps!(RootKey => SpaceKey as "root space", wrap_space, unwrap_space);
+wraps!(SpaceKey => LogKey as "space log", wrap_log, unwrap_log);
+wraps!(SpaceKey => PseudonymKey as "space pseudonym", wrap_pseudonym, unwrap_pseudonym);
+wraps!(SpaceKey => GrantKey as "space grant", wrap_grant, unwrap_grant);
+wraps!(FileWrapKey => FileKey as "space file", wrap_file, unwrap_file);
+
+impl SlotSecret {
+    /// The slot's key; `context` is the vault's and the slot's description.
+    #[must_use]
+    pub fn slot_key(&self, context: &[u8]) -> SlotKey {
+        SlotKey(kdf(self.0.bytes(), Label::SLOT_KEY, &[context]))
+    }
+
+    /// Hands the text form to `store`: `AICO-SLOT-1-` and 43 characters of base64.
+    pub fn hazmat_to_platform<T>(&self, store: impl FnOnce(&str) -> T) -> T {
+        let mut text = Zeroizing::new(String::from(SLOT_SECRET_PREFIX));
+        let mut digits = Zeroizing::new([0u8; 43]);
+        if let Ok(encoded) = Base64Unpadded::encode(self.0.bytes(), digits.as_mut_slice()) {
+            text.push_str(encoded);
+        }
+        store(&text)
+    }
+
+    /// Reads what [`SlotSecret::hazmat_to_platform`] gave.
+    pub fn hazmat_from_platform(text: &str) -> Result<Self, Error> {
+        const WHAT: Error = Error::Text("slot secret (want `AICO-SLOT-1-` and 43 characters)");
+        let digits = text.strip_prefix(SLOT_SECRET_PREFIX).ok_or(WHAT)?;
+        let mut secret = Secret::<32>::zero();
+        let decoded = Base64Unpadded::decode(digits, secret.bytes_mut()).map_err(|_| WHAT)?.len();
+        if decoded == 32 { Ok(Self(secret)) } else { Err(WHAT) }
+    }
+}
+
+const SLOT_SECRET_PREFIX: &str = "AICO-SLOT-1-";
+
+impl SlotKey {
+    /// Tells a wrong secret apart from a damaged slot, and commits the slot to its key.
+    #[must_use]
+    pub fn check_value(&self) -> [u8; 16] {
+        *kdf::<16>(self.0.bytes(), Label::SLOT_CHECK, &[]).bytes()
+    }
+
+    /// Whether `stored` is this key's check value.
+    #[must_use]
+    pub fn matches(&self, stored: &[u8; 16]) -> bool {
+        same(&self.check_value(), stored)
+    }
+
+    /// The slot's X25519 public key, to which a new root key can be sealed without the slot's secret.
+    pub fn exchange_public(&self) -> Result<[u8; 32], Error> {
+        let secret = EphemeralSecret::from_seed(kdf(self.0.bytes(), Label::SLOT_EXCHANGE, &[]))?;
+        Ok(*secret.public())
+    }
+}
+
+impl RootKey {
+    /// The key of the header's authenticator.
+    #[must_use]
+    pub fn header_key(&self) -> HeaderKey {
+        HeaderKey(kdf(self.0.bytes(), Label::HEADER, &[]))
+    }
+
+    /// The key that seals this device's transport identity.
+    #[must_use]
+    pub fn identity_seal_key(&self) -> IdentitySealKey {
+        IdentitySealKey(kdf(self.0.bytes(), Label::IDENTITY_SEAL, &[]))
+    }
+}
+
+impl HeaderKey {
+    /// The authenticator of the header's bytes: keyed BLAKE2b-256.
+    #[must_use]
+    pub fn authenticate(&self, header: &[u8]) -> [u8; 32] {
+        *kdf::<32>(self.0.bytes(), Label::HEADER, &[header]).bytes()
+    }
+
+    /// Checks an authenticator in constant time.
+    pub fn verify(&self, header: &[u8], authenticator: &[u8; 32]) -> Result<(), Error> {
+        if same(&self.authenticate(header), authenticator) { Ok(()) } else { Err(Error::Failed) }
+    }
+}
+
+impl IdentitySealKey {
+    /// Seals an identity's secret.
+    pub fn seal(&self, identity: &IdentitySecret, random: &dyn Random) -> Result<Vec<u8>, Error> {
+        seal_random(&self.0, b"device identity", identity.seed(), random)
+    }
+
+    /// Opens a sealed identity.
+    pub fn open(&self, sealed: &[u8]) -> Result<IdentitySecret, Error> {
+        let seed = Zeroizing::new(open_random(&self.0, b"device identity", sealed)?);
+        IdentitySecret::from_seed(Secret::copy_of_slice(&seed)?)
+    }
+}
+
+impl SpaceKey {
+    /// The key of the space's SQLCipher database.
+    #[must_use]
+    pub fn store_key(&self) -> StoreKey {
+        StoreKey(kdf(self.0.bytes(), Label::STORE_SQLCIPHER, &[]))
+    }
+
+    /// The key that wraps file keys.
+    #[must_use]
+    pub fn file_wrap_key(&self) -> FileWrapKey {
+        FileWrapKey(kdf(self.0.bytes(), Label::FILE_WRAP, &[]))
+    }
+}
+
+impl StoreKey {
+    /// Hands SQLCipher's raw-key literal, `x'…'` with 64 hexadecimal digits, to `set`.
+    pub fn hazmat_sqlcipher_literal<T>(&self, set: impl FnOnce(&[u8]) -> T) -> T {
+        with_hex(&self.0, |digits| {
+            let mut literal = Zeroizing::new(Vec::with_capacity(67));
+            literal.extend_from_slice(b"x'");
+            literal.extend_from_slice(digits.as_bytes());
+            literal.push(b'\'');
+            set(&literal)
+        })
+    }
+}
+
+impl LogKey {
+    /// The key of the entries.
+    #[must_use]
+    pub fn seal_key(&self) -> LogSealKey {
+        LogSealKey(kdf(self.0.bytes(), Label::LOG_SEAL, &[]))
+    }
+
+    /// The log's public key: what checkpoints are verified with.
+    pub fn public(&self) -> Result<PublicKey, Error> {
+        Ok(*self.signer()?.public())
+    }
+
+    /// Signs a checkpoint's text (a C2SP signed note, which separates itself).
+    pub fn sign_note(&self, text: &str) -> Result<Signature, Error> {
+        self.signer()?.sign_raw(text.as_bytes())
+    }
+
+    fn signer(&self) -> Result<SigningKey, Error> {
+        SigningKey::from_seed(&kdf(self.0.bytes(), Label::LOG_SIGN, &[]))
+    }
+}
+
+impl LogSealKey {
+    /// Seals one entry for its place: `nonce(24) ‖ ciphertext ‖ tag(16)`.
+    pub fn seal(&self, place: &[u8], entry: &[u8], random: &dyn Random) -> Result<Vec<u8>, Error> {
+        seal_random(&self.0, place, entry, random)
+    }
+
+    /// Opens one entry.
+    pub fn open(&self, place: &[u8], sealed: &[u8]) -> Result<Vec<u8>, Error> {
+        open_random(&self.0, place, sealed)
+    }
+}
+
+impl PseudonymKey {
+    /// The pseudonym of `name`: 16 bytes.
+    #[must_use]
+    pub fn pseudonym(&self, name: &[u8]) -> [u8; 16] {
+        *kdf::<16>(self.0.bytes(), Label::PSEUDONYM, &[name]).bytes()
+    }
+}
+
+impl GrantKey {
+    /// The key that grants are verified with.
+    pub fn public(&self) -> Result<PublicKey, Error> {
+        Ok(*self.signer()?.public())
+    }
+
+    /// Signs a grant's bytes.
+    pub fn sign(&self, grant: &[u8]) -> Result<Signature, Error> {
+        self.signer()?.sign(SignatureLabel::GRANT, grant)
+    }
+
+    fn signer(&self) -> Result<SigningKey, Error> {
+        SigningKey::from_seed(&kdf(self.0.bytes(), Label::GRANT_SIGN, &[]))
+    }
+}
+
+/// Hands the hexadecimal digits of a secret to `f` and wipes them.
+pub(crate) fn with_hex<T>(secret: &Secret<32>, f: impl FnOnce(&str) -> T) -> T {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = Zeroizing::new(String::with_capacity(64));
+    for byte in secret.bytes() {
+        for nibble in [byte >> 4, byte & 15] {
+            text.push(char::from(DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0')));
+        }
+    }
+    f(&text)
+}
+
+/// Reads 64 hexadecimal digits.
+pub(crate) fn from_hex(digits: &str) -> Result<Secret<32>, Error> {
+    let mut secret = Secret::<32>::zero();
+    let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
+    if pairs.len() != 32 || !rest.is_empty() {
+        return Err(Error::Failed);
+    }
+    for (byte, [high, low]) in secret.bytes_mut().iter_mut().zip(pairs) {
+        let digit = |c: u8| char::from(c).to_digit(16).ok_or(Error::Failed);
+        *byte = ((digit(*high)? << 4) | digit(*low)?) as u8;
+    }
+    Ok(secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::OsRandom;
+
+    #[test]
+    fn a_wrap_belongs_to_its_place_and_role() {
+        let (space, log) = (SpaceKey::make(&OsRandom).unwrap(), LogKey::make(&OsRandom).unwrap());
+        let wrapped = space.wrap_log(&log, b"here", &OsRandom).unwrap();
+        assert!(space.unwrap_log(&wrapped, b"here").unwrap().0.same_as(&log.0));
+        assert!(space.unwrap_log(&wrapped, b"there").is_err(), "another place");
+        assert!(space.unwrap_grant(&wrapped, b"here").is_err(), "another role");
+        assert!(SpaceKey::make(&OsRandom).unwrap().unwrap_log(&wrapped, b"here").is_err(), "another key");
+    }
+
+    #[test]
+    fn a_slot_secret_survives_its_text_form() {
+        let secret = SlotSecret::make(&OsRandom).unwrap();
+        let back = secret.hazmat_to_platform(SlotSecret::hazmat_from_platform).unwrap();
+        assert!(back.0.same_as(&secret.0));
+        for bad in ["", "AICO-SLOT-1-", "AICO-SLOT-1-AAAA", "AICO-SLOT-2-AAAA", &"A".repeat(4096)] {
+            assert!(SlotSecret::hazmat_from_platform(bad).is_err());
+        }
+    }
+
+    #[test]
+    fn a_wrong_slot_secret_is_told_apart() {
+        let (a, b) = (SlotSecret::make(&OsRandom).unwrap(), SlotSecret::make(&OsRandom).unwrap());
+        let stored = a.slot_key(b"c").check_value();
+        assert!(a.slot_key(b"c").matches(&stored));
+        assert!(!b.slot_key(b"c").matches(&stored));
+        assert!(!a.slot_key(b"d").matches(&stored));
+    }
+
+    #[test]
+    fn an_identity_survives_sealing_and_its_file() {
+        let identity = IdentitySecret::make(&OsRandom).unwrap();
+        let key = RootKey::make(&OsRandom).unwrap().identity_seal_key();
+        let sealed = key.seal(&identity, &OsRandom).unwrap();
+        assert_eq!(key.open(&sealed).unwrap().public(), identity.public());
+        let back = identity.hazmat_to_file(IdentitySecret::hazmat_from_file).unwrap();
+        assert_eq!(back.public(), identity.public());
+        assert!(IdentitySecret::hazmat_from_file("zz").is_err());
+    }
+
+    #[test]
+    fn the_sqlcipher_literal_has_its_shape() {
+        let literal = SpaceKey::make(&OsRandom).unwrap().store_key().hazmat_sqlcipher_literal(<[u8]>::to_vec);
+        assert_eq!(literal.len(), 67);
+        assert!(literal.starts_with(b"x'") && literal.ends_with(b"'"));
+    }
+}

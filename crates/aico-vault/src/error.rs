@@ -1,0 +1,88 @@
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why the vault could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file is not what was written there: a flipped byte, a cut, a file from elsewhere.
+    #[error("{what} is damaged: {detail}")]
+    Damaged {
+        /// Which file or store, in a person's words.
+        what: String,
+        /// What does not hold.
+        detail: String,
+    },
+    /// The vault was written by a newer version of this program.
+    #[error("{what} has format {found}; this program reads up to {known}")]
+    Newer {
+        /// Which file.
+        what: String,
+        /// The format found.
+        found: u32,
+        /// The newest format this program knows.
+        known: u32,
+    },
+    /// Another process has the vault open.
+    #[error("the vault is held by {holder}")]
+    Held {
+        /// The process, as it described itself in the lock file.
+        holder: String,
+    },
+    /// No vault has been set up here.
+    #[error("there is no vault in {}", .0.display())]
+    NoVault(PathBuf),
+    /// No unlock method gave the root key; each is named with its reason.
+    #[error("nothing here unlocks the vault: {0}")]
+    Locked(String),
+    /// There is nothing under this path.
+    #[error("nothing is stored under this path")]
+    NotFound,
+    /// The path of a value breaks the rules of `docs/spec/requests.md`, Paths.
+    #[error("not a valid path: {0}")]
+    Path(&'static str),
+    /// A permit, receipt or argument that the vault did not give or already used.
+    #[error("caller error: {0}")]
+    Misuse(&'static str),
+    /// The disk is full; nothing that was acknowledged is affected.
+    #[error("no space left on the device ({what})")]
+    Full {
+        /// What was being written.
+        what: String,
+    },
+    /// The operating system refused.
+    #[error("{what}")]
+    Io {
+        /// What was being done to which file.
+        what: String,
+        /// Its answer.
+        source: io::Error,
+    },
+    /// SQLite refused, for a reason that is none of the above.
+    #[error("{what}")]
+    Sqlite {
+        /// Which database.
+        what: String,
+        /// Its answer.
+        source: rusqlite::Error,
+    },
+    /// A cryptographic check failed outside the places above.
+    #[error(transparent)]
+    Crypto(#[from] aico_crypto::Error),
+}
+
+impl Error {
+    /// Wraps an I/O error with what was being done; a full disk becomes [`Error::Full`].
+    pub(crate) fn io(doing: &str, path: &Path, source: io::Error) -> Self {
+        let what = format!("{doing} {}", path.display());
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { what },
+            _ => Self::Io { what, source },
+        }
+    }
+
+    /// A file that is not what was written there.
+    pub(crate) fn damaged(what: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::Damaged { what: what.into(), detail: detail.into() }
+    }
+}

@@ -1,0 +1,5 @@
+//! Data at rest.
+
+mod error;
+
+pub use error::Error;
