@@ -179,7 +179,8 @@ impl HedgeKey {
 }
 
 /// Compares two authenticators in constant time.
-pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
+#[must_use]
+pub fn same_bytes(a: &[u8], b: &[u8]) -> bool {
     a.ct_eq(b).into()
 }
 

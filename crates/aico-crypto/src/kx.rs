@@ -75,7 +75,7 @@ impl EphemeralSecret {
 
     fn agree(self, peer: &[u8; 32], initiator: &[u8; 32], responder: &[u8; 32]) -> Result<KxSecret, Error> {
         agree(&self.key, UnparsedPublicKey::new(&X25519, peer), Error::Failed, |shared| {
-            if crate::kdf::same(shared, &[0; 32]) {
+            if crate::same_bytes(shared, &[0; 32]) {
                 return Err(Error::Failed);
             }
             let mut state = Params::new().hash_length(64).to_state();

@@ -34,7 +34,7 @@ pub use aead::{NONCE_BYTES, RecordKey, TAG_BYTES, TrafficKey};
 pub use error::Error;
 pub use hash::{DIGEST_BYTES, Digest, Hasher, TranscriptHash, digest};
 pub use identity::{ComponentKind, Fingerprint, IDENTITY_BYTES, Identity, IdentitySecret, MAX_NAME_BYTES, Name};
-pub use kdf::{ChannelKey, HandshakeSecret, HedgeKey, MasterSecret, Psk, handshake_mac};
+pub use kdf::{ChannelKey, HandshakeSecret, HedgeKey, MasterSecret, Psk, handshake_mac, same_bytes};
 pub use kx::{
     Encapsulated, EncapsulationKey, EphemeralSecret, KEM_CIPHERTEXT_BYTES, KEM_KEY_BYTES, KemSecret, KxSecret,
     SharedKemSecret, X25519_BYTES,

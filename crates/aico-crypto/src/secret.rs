@@ -50,7 +50,7 @@ impl<const N: usize> Secret<N> {
 
     #[cfg(test)]
     pub(crate) fn same_as(&self, other: &Self) -> bool {
-        crate::kdf::same(&*self.0, &*other.0)
+        crate::same_bytes(&*self.0, &*other.0)
     }
 }
 

@@ -4,7 +4,7 @@ use base64ct::{Base64Unpadded, Encoding};
 use zeroize::Zeroizing;
 
 use crate::aead::{open_random, seal_random};
-use crate::kdf::{kdf, same};
+use crate::kdf::{kdf, same_bytes};
 use crate::sign::SigningKey;
 use crate::wrap::{WRAPPED_BYTES, unwrap, wrap};
 use crate::{EphemeralSecret, Error, IdentitySecret, Label, PublicKey, Random, Secret, Signature, SignatureLabel};
@@ -147,7 +147,7 @@ impl SlotKey {
     /// Whether `stored` is this key's check value.
     #[must_use]
     pub fn matches(&self, stored: &[u8; 16]) -> bool {
-        same(&self.check_value(), stored)
+        same_bytes(&self.check_value(), stored)
     }
 
     /// The slot's X25519 public key, to which a new root key can be sealed without the slot's secret.
@@ -180,7 +180,7 @@ impl HeaderKey {
 
     /// Checks an authenticator in constant time.
     pub fn verify(&self, header: &[u8], authenticator: &[u8; 32]) -> Result<(), Error> {
-        if same(&self.authenticate(header), authenticator) { Ok(()) } else { Err(Error::Failed) }
+        if same_bytes(&self.authenticate(header), authenticator) { Ok(()) } else { Err(Error::Failed) }
     }
 }
 

@@ -1,0 +1,143 @@
+//! Control records: type ‖ body (`docs/spec/channel.md`, Control records).
+
+use crate::Error;
+use crate::limits::MAX_ERROR_TEXT_BYTES;
+use crate::wire::Reader;
+
+/// Why a channel is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// Nothing more to say.
+    Normal,
+    /// Nothing was said for too long.
+    Idle,
+    /// The other side broke the protocol.
+    Protocol,
+    /// A record did not open.
+    BadRecord,
+    /// A REKEY failed.
+    RekeyFailed,
+    /// The other side's identity was revoked.
+    Revoked,
+    /// This side is stopping.
+    Shutdown,
+    /// A limit was reached.
+    Limit,
+    /// The clocks are too far apart.
+    Clock,
+    /// A code that this version does not know.
+    Other(u16),
+}
+
+impl CloseReason {
+    const CODES: [(Self, u16); 9] = [
+        (Self::Normal, 0),
+        (Self::Idle, 1),
+        (Self::Protocol, 2),
+        (Self::BadRecord, 3),
+        (Self::RekeyFailed, 4),
+        (Self::Revoked, 5),
+        (Self::Shutdown, 6),
+        (Self::Limit, 7),
+        (Self::Clock, 8),
+    ];
+
+    fn code(self) -> u16 {
+        match self {
+            Self::Other(code) => code,
+            known => Self::CODES.iter().find(|(reason, _)| *reason == known).map_or(0, |(_, code)| *code),
+        }
+    }
+
+    fn from_code(code: u16) -> Self {
+        Self::CODES.iter().find(|(_, c)| *c == code).map_or(Self::Other(code), |(reason, _)| *reason)
+    }
+}
+
+/// The responder's first record: its clock and the channel's parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// Milliseconds since 1970.
+    pub clock_ms: u64,
+    /// Largest plaintext that the responder takes, in bytes.
+    pub max_plaintext: u32,
+    /// Seconds without a record after which the channel is forgotten.
+    pub idle_s: u32,
+    /// Seconds between keepalive records.
+    pub keepalive_s: u32,
+    /// Seconds after which keys are renewed or the channel ends.
+    pub rotation_s: u32,
+}
+
+/// A control record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// The responder is satisfied.
+    Ready(Ready),
+    /// The last record of a direction.
+    Close(CloseReason),
+    /// Something went wrong that does not end the channel.
+    Error {
+        /// A code for programs.
+        code: u16,
+        /// A text for people, at most 1 KiB.
+        text: String,
+    },
+    /// The last record of a generation.
+    KeyUpdate,
+    /// Nothing, so that the channel is not idle.
+    Keepalive,
+}
+
+impl Control {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Ready(ready) => {
+                let mut out = vec![0];
+                out.extend_from_slice(&ready.clock_ms.to_be_bytes());
+                for value in [ready.max_plaintext, ready.idle_s, ready.keepalive_s, ready.rotation_s] {
+                    out.extend_from_slice(&value.to_be_bytes());
+                }
+                out
+            }
+            Self::Close(reason) => [&[1][..], &reason.code().to_be_bytes()].concat(),
+            Self::Error { code, text } => {
+                let cut = text.floor_char_boundary(MAX_ERROR_TEXT_BYTES);
+                let (text, _rest) = text.split_at(cut);
+                [&[2][..], &code.to_be_bytes(), text.as_bytes()].concat()
+            }
+            Self::KeyUpdate => vec![3],
+            Self::Keepalive => vec![8],
+        }
+    }
+
+    pub(crate) fn decode(plaintext: &[u8]) -> Result<Self, Error> {
+        let mut reader = Reader::new(plaintext);
+        let control = match reader.u8()? {
+            0 => Self::Ready(Ready {
+                clock_ms: reader.u64()?,
+                max_plaintext: reader.u32()?,
+                idle_s: reader.u32()?,
+                keepalive_s: reader.u32()?,
+                rotation_s: reader.u32()?,
+            }),
+            1 => Self::Close(CloseReason::from_code(reader.u16()?)),
+            2 => return Self::decode_error(reader),
+            3 => Self::KeyUpdate,
+            8 => Self::Keepalive,
+            _ => return Err(Error::Unexpected("a control record of a type that is not spoken here")),
+        };
+        reader.end()?;
+        Ok(control)
+    }
+
+    fn decode_error(mut reader: Reader<'_>) -> Result<Self, Error> {
+        let code = reader.u16()?;
+        let text = reader.rest();
+        if text.len() > MAX_ERROR_TEXT_BYTES {
+            return Err(Error::Malformed("an error text of more than 1 KiB"));
+        }
+        let text = std::str::from_utf8(text).map_err(|_| Error::Malformed("an error text that is not UTF-8"))?;
+        Ok(Self::Error { code, text: text.to_owned() })
+    }
+}

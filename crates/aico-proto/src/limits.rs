@@ -1,0 +1,33 @@
+//! Every limit of the channel (`docs/spec/channel.md`, Limits).
+
+use std::time::Duration;
+
+// Fixed by the specification: both sides hold them.
+
+/// Longest handshake frame; until the handshake is over no longer frame is read.
+pub const MAX_HANDSHAKE_FRAME_BYTES: usize = 8 * 1024;
+/// Longest plaintext of a record.
+pub const MAX_PLAINTEXT_BYTES: usize = 16 * 1024 * 1024;
+/// Longest metadata of a record.
+pub const MAX_METADATA_BYTES: usize = 16 * 1024;
+/// Longest frame.
+pub const MAX_FRAME_BYTES: usize = MAX_PLAINTEXT_BYTES + 20 * 1024;
+/// Longest text of an ERROR control record.
+pub const MAX_ERROR_TEXT_BYTES: usize = 1024;
+/// Records under one generation of keys.
+pub const GENERATION_RECORDS: u64 = 1 << 24;
+/// Plaintext bytes under one generation of keys.
+pub const GENERATION_BYTES: u64 = 16 << 30;
+/// Age of one generation of keys.
+pub const GENERATION_AGE: Duration = Duration::from_secs(3600);
+/// Records in one direction of a channel.
+pub const CHANNEL_RECORDS: u64 = 1 << 32;
+/// Plaintext bytes in one direction of a channel.
+pub const CHANNEL_BYTES: u64 = 256 << 30;
+
+// Our choice: a peer may choose others.
+
+/// Longest JSON text of a request or an answer.
+pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
+/// Data bytes that we put into one record.
+pub const DATA_RECORD_BYTES: usize = 256 * 1024;

@@ -1,0 +1,364 @@
+//! What application records hold: requests, data and answers (`docs/spec/requests.md`).
+//!
+//! A channel carries one request at a time, in order. A record's plaintext is a part byte and a body; requests and
+//! answers are JSON with fixed fields, data is raw.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::Error;
+use crate::limits::MAX_REQUEST_BYTES;
+
+/// What a record's plaintext is, its first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum PartKind {
+    /// JSON of a [`Request`].
+    Request = 1,
+    /// A piece of a value.
+    Data = 2,
+    /// The end of a value: its length in bytes, as u64.
+    End = 3,
+    /// JSON of an answer.
+    Answer = 4,
+    /// JSON of a [`Failure`].
+    Failure = 5,
+}
+
+/// A record's plaintext, split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// JSON of a [`Request`], not parsed yet.
+    Request(&'a [u8]),
+    /// A piece of a value, at least one byte.
+    Data(&'a [u8]),
+    /// The end of a value of this many bytes.
+    End(u64),
+    /// JSON of an answer, not parsed yet.
+    Answer(&'a [u8]),
+    /// JSON of a [`Failure`], not parsed yet.
+    Failure(&'a [u8]),
+}
+
+impl<'a> Part<'a> {
+    /// Splits a plaintext.
+    pub fn parse(plaintext: &'a [u8]) -> Result<Self, Error> {
+        let (kind, body) = plaintext.split_first().ok_or(Error::Malformed("an empty record"))?;
+        let json = || if body.len() <= MAX_REQUEST_BYTES { Ok(body) } else { Err(TOO_LONG) };
+        match kind {
+            1 => json().map(Self::Request),
+            2 if body.is_empty() => Err(Error::Malformed("a data part without data")),
+            2 => Ok(Self::Data(body)),
+            3 => body.try_into().map(|b| Self::End(u64::from_be_bytes(b))).map_err(|_| Error::Malformed("an end part")),
+            4 => json().map(Self::Answer),
+            5 => json().map(Self::Failure),
+            _ => Err(Error::Malformed("a part of an unknown kind")),
+        }
+    }
+}
+
+const TOO_LONG: Error = Error::Malformed("a request or answer of more than 64 KiB");
+
+/// Encodes a request, an answer or a failure as JSON.
+pub fn to_json<T: Serialize>(message: &T) -> Result<Vec<u8>, Error> {
+    let json = serde_json::to_vec(message).map_err(|_| Error::Misuse("a message that is not JSON"))?;
+    if json.len() > MAX_REQUEST_BYTES { Err(Error::Misuse("a message of more than 64 KiB")) } else { Ok(json) }
+}
+
+/// Decodes what [`to_json`] encoded; unknown fields are refused.
+pub fn from_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(json).map_err(|_| Error::Malformed("JSON that is not the expected message"))
+}
+
+/// What a client may ask for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", deny_unknown_fields)]
+pub enum Request {
+    /// An unenrolled identity asks to be enrolled: [`EnrolAnswer`] twice, waiting and then enrolled.
+    #[serde(rename = "enrol")]
+    Enrol {},
+    /// How the backend is: [`StatusAnswer`].
+    #[serde(rename = "status")]
+    Status {},
+    /// Stores the value that follows as data parts and an end: [`PutAnswer`].
+    #[serde(rename = "data.put")]
+    DataPut {
+        /// Where, as `category/name…`.
+        path: String,
+    },
+    /// Reads a value: [`GetAnswer`], then data parts and an end.
+    #[serde(rename = "data.get")]
+    DataGet {
+        /// Where, as `category/name…`.
+        path: String,
+    },
+    /// Lists values in the order of their paths: [`ListAnswer`], one page.
+    #[serde(rename = "data.list")]
+    DataList {
+        /// Only paths that start with this.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        prefix: Option<String>,
+        /// Only paths behind this one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<String>,
+    },
+    /// Removes a value: [`DoneAnswer`].
+    #[serde(rename = "data.remove")]
+    DataRemove {
+        /// Where, as `category/name…`.
+        path: String,
+    },
+    /// The newest entries of the audit log: [`AuditAnswer`].
+    #[serde(rename = "audit.tail")]
+    AuditTail {
+        /// At most this many, 1 to 100.
+        count: u32,
+    },
+    /// The newest tree head that the vault keeps: [`AnchorAnswer`].
+    #[serde(rename = "audit.anchor")]
+    AuditAnchor {},
+    /// Identities that wait to be enrolled: [`PendingAnswer`].
+    #[serde(rename = "identity.pending")]
+    IdentityPending {},
+    /// Lets a waiting identity in: [`DoneAnswer`].
+    #[serde(rename = "identity.approve")]
+    IdentityApprove {
+        /// Its fingerprint.
+        fingerprint: String,
+    },
+    /// Turns a waiting identity away: [`DoneAnswer`].
+    #[serde(rename = "identity.deny")]
+    IdentityDeny {
+        /// Its fingerprint.
+        fingerprint: String,
+    },
+    /// Stops the backend: [`DoneAnswer`], after which it finishes what it has accepted.
+    #[serde(rename = "system.stop")]
+    SystemStop {},
+}
+
+/// Answers [`Request::Enrol`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnrolAnswer {
+    /// `waiting`, then `enrolled`.
+    pub state: String,
+    /// The fingerprint that the owner compares.
+    pub fingerprint: String,
+}
+
+/// Answers [`Request::Status`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StatusAnswer {
+    /// The program's version.
+    pub version: String,
+    /// The backend's fingerprint.
+    pub fingerprint: String,
+    /// Whether the vault is locked.
+    pub locked: bool,
+    /// What unlocked it: `key-file` or `secret-service`.
+    pub unlocked_by: String,
+    /// The weakest of the vault's key slots.
+    pub weakest_slot: String,
+    /// Whether a recovery code was made and confirmed.
+    pub recovery_code: bool,
+    /// Bytes of all values.
+    pub data_bytes: u64,
+    /// Number of values.
+    pub values: u64,
+    /// Entries in the audit log.
+    pub audit_entries: u64,
+    /// Seconds since the start.
+    pub uptime_s: u64,
+    /// Connections that finished their handshake.
+    pub connections: u32,
+    /// What the owner should see once: things that happened since the last contact.
+    pub notices: Vec<String>,
+}
+
+/// Answers [`Request::DataPut`] once the value is on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PutAnswer {
+    /// Bytes stored.
+    pub bytes: u64,
+    /// Whether an older value was replaced.
+    pub replaced: bool,
+}
+
+/// Answers [`Request::DataGet`]; the value follows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GetAnswer {
+    /// Bytes that follow.
+    pub bytes: u64,
+}
+
+/// One value in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListEntry {
+    /// Its path.
+    pub path: String,
+    /// Its bytes.
+    pub bytes: u64,
+    /// When it was stored last, in milliseconds since 1970.
+    pub changed_ms: u64,
+}
+
+/// Answers [`Request::DataList`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListAnswer {
+    /// The values.
+    pub entries: Vec<ListEntry>,
+    /// Whether there are more behind the last one.
+    pub more: bool,
+}
+
+/// One entry of the audit log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditEntry {
+    /// Its place in the log.
+    pub index: u64,
+    /// The event's own JSON.
+    pub event: serde_json::Value,
+}
+
+/// Answers [`Request::AuditTail`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditAnswer {
+    /// The entries, oldest first.
+    pub entries: Vec<AuditEntry>,
+}
+
+/// Answers [`Request::AuditAnchor`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnchorAnswer {
+    /// The log's public key.
+    pub key: String,
+    /// Entries under the head.
+    pub size: u64,
+    /// The head's root, in base64.
+    pub root: String,
+}
+
+/// An identity that waits to be enrolled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PendingEntry {
+    /// Its kind.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Its fingerprint.
+    pub fingerprint: String,
+}
+
+/// Answers [`Request::IdentityPending`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PendingAnswer {
+    /// Who waits.
+    pub pending: Vec<PendingEntry>,
+}
+
+/// Answers what has nothing more to say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DoneAnswer {}
+
+/// Why a request was not done, for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureCode {
+    /// The request does not have its form.
+    BadRequest,
+    /// Policy says no.
+    Denied,
+    /// There is no such thing.
+    NotFound,
+    /// The disk is full.
+    DiskFull,
+    /// What is stored is damaged.
+    Damaged,
+    /// Too much at once; try again.
+    Busy,
+    /// The backend is stopping.
+    Stopping,
+    /// The wait was too long.
+    Expired,
+    /// Something else failed on the backend's side.
+    Failed,
+}
+
+/// A request that was not done; nothing of it has happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failure {
+    /// Which kind of failure.
+    pub code: FailureCode,
+    /// What happened, for people.
+    pub message: String,
+    /// What to do, if there is something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn requests_have_their_documented_form() {
+        let put = Request::DataPut { path: "notes/a".into() };
+        assert_eq!(to_json(&put).unwrap(), br#"{"op":"data.put","path":"notes/a"}"#);
+        assert_eq!(from_json::<Request>(br#"{"path":"notes/a","op":"data.put"}"#).unwrap(), put);
+        assert_eq!(from_json::<Request>(br#"{"op":"status"}"#).unwrap(), Request::Status {});
+    }
+
+    #[test]
+    fn hostile_requests_are_refused() {
+        for bad in [
+            &br#"{"op":"data.put","path":"a/b","extra":1}"#[..],
+            br#"{"op":"data.put"}"#,
+            br#"{"op":"launch"}"#,
+            br#"{"op":"data.put","path":7}"#,
+            br#"{"op":"audit.tail","count":-1}"#,
+            br#"{"op":"status"}{}"#,
+            b"[]",
+            b"",
+            b"\xff\xfe",
+        ] {
+            assert!(from_json::<Request>(bad).is_err(), "{}", String::from_utf8_lossy(bad));
+        }
+        let deep = [b"{\"op\":\"status\",\"x\":".repeat(1), b"[".repeat(60_000)].concat();
+        assert!(from_json::<Request>(&deep).is_err());
+        assert!(to_json(&Request::DataGet { path: "x".repeat(MAX_REQUEST_BYTES) }).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn parts_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(Part::Request(json)) = Part::parse(&bytes) {
+                let _ = from_json::<Request>(json);
+            }
+        }
+    }
+
+    #[test]
+    fn parts_are_told_apart() {
+        assert_eq!(Part::parse(&[2, 9]).unwrap(), Part::Data(&[9]));
+        assert_eq!(Part::parse(&[3, 0, 0, 0, 0, 0, 0, 1, 0]).unwrap(), Part::End(256));
+        for bad in [&[][..], &[0], &[6], &[2], &[3, 0], &[3; 10]] {
+            assert!(Part::parse(bad).is_err(), "{bad:?}");
+        }
+        let long = [vec![1], vec![b' '; MAX_REQUEST_BYTES + 1]].concat();
+        assert!(Part::parse(&long).is_err());
+    }
+}

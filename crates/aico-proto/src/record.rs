@@ -1,0 +1,289 @@
+//! Ordered records (`docs/spec/channel.md`, Records): `AICO-MSG` frames under one key a direction.
+//!
+//! A channel has two halves that share nothing, so that sending and receiving can go on at once.
+
+use std::time::Duration;
+
+use aico_crypto::{RecordKey, TAG_BYTES, TrafficKey};
+
+use crate::limits::{
+    CHANNEL_BYTES, CHANNEL_RECORDS, GENERATION_AGE, GENERATION_BYTES, GENERATION_RECORDS, MAX_FRAME_BYTES,
+    MAX_METADATA_BYTES, MAX_PLAINTEXT_BYTES,
+};
+use crate::{CloseReason, Control, Error, Ready};
+
+const MAGIC: &[u8; 8] = b"AICO-MSG";
+const WIRE_VERSION: u8 = 1;
+/// Metadata of every record that we send.
+const METADATA: &[u8; 2] = b"{}";
+/// Magic, nonce and the length of the metadata.
+const HEADER_BYTES: usize = 8 + 24 + 4;
+/// Bytes that a record adds to its plaintext.
+pub const RECORD_OVERHEAD_BYTES: usize = HEADER_BYTES + METADATA.len() + TAG_BYTES;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Kind {
+    Application = 0,
+    Control = 1,
+}
+
+/// The keys of one direction in one generation: one a kind of record, both from one traffic key.
+struct Generation {
+    traffic: TrafficKey,
+    keys: [([u8; 16], RecordKey); 2],
+    number: u16,
+    channel_id: [u8; 10],
+}
+
+impl Generation {
+    const EPOCH: u16 = 0;
+
+    fn new(traffic: TrafficKey, channel_id: [u8; 10], number: u16) -> Result<Self, Error> {
+        let prefix = |kind: Kind| {
+            let mut out = [0; 16];
+            let fields = [WIRE_VERSION, kind as u8].into_iter().chain(Self::EPOCH.to_be_bytes());
+            let fields = fields.chain(number.to_be_bytes()).chain(channel_id);
+            out.iter_mut().zip(fields).for_each(|(to, from)| *to = from);
+            out
+        };
+        let (application, control) = (prefix(Kind::Application), prefix(Kind::Control));
+        let keys = [(application, traffic.record_key(&application)?), (control, traffic.record_key(&control)?)];
+        Ok(Self { traffic, keys, number, channel_id })
+    }
+
+    fn next(self) -> Result<Self, Error> {
+        let number = self.number.checked_add(1).ok_or(Error::UsedUp)?;
+        Self::new(self.traffic.into_next(Self::EPOCH, number), self.channel_id, number)
+    }
+
+    fn of(&self, kind: Kind) -> (&[u8; 16], &RecordKey) {
+        let [application, control] = &self.keys;
+        let (prefix, key) = if kind == Kind::Application { application } else { control };
+        (prefix, key)
+    }
+
+    /// The kind of record that starts with this prefix, if it belongs here at all.
+    fn kind(&self, prefix: &[u8; 16]) -> Option<Kind> {
+        [Kind::Application, Kind::Control].into_iter().find(|kind| self.of(*kind).0 == prefix)
+    }
+}
+
+impl std::fmt::Debug for Generation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Generation({}, ..)", self.number)
+    }
+}
+
+/// Seals what this side sends.
+#[derive(Debug)]
+pub struct Sealer {
+    generation: Option<Generation>,
+    counter: u64,
+    generation_bytes: u64,
+    records: u64,
+    bytes: u64,
+    /// The responder owes a READY first.
+    owes_ready: bool,
+    closed: bool,
+}
+
+impl Sealer {
+    pub(crate) fn new(key: TrafficKey, channel_id: [u8; 10], owes_ready: bool) -> Result<Self, Error> {
+        let generation = Some(Generation::new(key, channel_id, 0)?);
+        Ok(Self { generation, counter: 0, generation_bytes: 0, records: 0, bytes: 0, owes_ready, closed: false })
+    }
+
+    /// Appends to `out` one application record with `parts` as its plaintext.
+    pub fn seal(&mut self, parts: &[&[u8]], out: &mut Vec<u8>) -> Result<(), Error> {
+        self.append(Kind::Application, parts, out)
+    }
+
+    /// Appends a control record to `out`. After a CLOSE nothing more can be sealed.
+    pub fn seal_control(&mut self, control: &Control, out: &mut Vec<u8>) -> Result<(), Error> {
+        if *control == Control::KeyUpdate {
+            return self.key_update(out);
+        }
+        if matches!(control, Control::Ready(_)) {
+            self.owes_ready = false;
+        }
+        self.append(Kind::Control, &[&control.encode()], out)?;
+        self.closed = matches!(control, Control::Close(_));
+        Ok(())
+    }
+
+    /// Whether a KEYUPDATE must come before the next record. `age` is the time since the last one.
+    #[must_use]
+    pub fn key_update_due(&self, age: Duration) -> bool {
+        self.counter >= GENERATION_RECORDS || self.generation_bytes >= GENERATION_BYTES || age >= GENERATION_AGE
+    }
+
+    /// Seals KEYUPDATE, wipes the key and goes on with the next one.
+    fn key_update(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
+        self.append(Kind::Control, &[&Control::KeyUpdate.encode()], out)?;
+        let generation = self.generation.take().ok_or(Error::UsedUp)?;
+        self.generation = Some(generation.next()?);
+        (self.counter, self.generation_bytes) = (0, 0);
+        Ok(())
+    }
+
+    fn append(&mut self, kind: Kind, parts: &[&[u8]], out: &mut Vec<u8>) -> Result<(), Error> {
+        let plaintext: usize = parts.iter().map(|part| part.len()).sum();
+        if self.closed || self.owes_ready {
+            return Err(Error::Misuse("a record after CLOSE or before READY"));
+        }
+        if plaintext > MAX_PLAINTEXT_BYTES {
+            return Err(Error::Misuse("a record of more than 16 MiB"));
+        }
+        let closing = kind == Kind::Control;
+        if !closing && (self.records >= CHANNEL_RECORDS || self.bytes >= CHANNEL_BYTES) {
+            return Err(Error::UsedUp);
+        }
+        let (prefix, key) = self.generation.as_ref().ok_or(Error::UsedUp)?.of(kind);
+        out.reserve(plaintext + RECORD_OVERHEAD_BYTES);
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(prefix);
+        out.extend_from_slice(&self.counter.to_be_bytes());
+        out.extend_from_slice(&(METADATA.len() as u32).to_be_bytes());
+        out.extend_from_slice(METADATA);
+        let start = out.len();
+        parts.iter().for_each(|part| out.extend_from_slice(part));
+        key.seal(self.counter, METADATA, out, start)?;
+        self.counter += 1;
+        self.records += 1;
+        self.generation_bytes += plaintext as u64;
+        self.bytes += plaintext as u64;
+        Ok(())
+    }
+}
+
+/// What a frame held.
+#[derive(Debug)]
+pub enum Incoming<'a> {
+    /// An application record.
+    Application(&'a mut [u8]),
+    /// A control record; KEYUPDATE has been acted upon already.
+    Control(Control),
+}
+
+/// Opens what the other side sends, in order. The first failure is the last: the channel is over.
+#[derive(Debug)]
+pub struct Opener {
+    generation: Option<Generation>,
+    counter: u64,
+    awaits_ready: bool,
+    closed: Option<CloseReason>,
+    failed: bool,
+}
+
+impl Opener {
+    pub(crate) fn new(key: TrafficKey, channel_id: [u8; 10], awaits_ready: bool) -> Result<Self, Error> {
+        let generation = Some(Generation::new(key, channel_id, 0)?);
+        Ok(Self { generation, counter: 0, awaits_ready, closed: None, failed: false })
+    }
+
+    /// Opens one frame in place.
+    pub fn open<'a>(&mut self, frame: &'a mut [u8]) -> Result<Incoming<'a>, Error> {
+        if self.failed || self.closed.is_some() {
+            return Err(Error::Unexpected("a record after the end"));
+        }
+        let opened = self.open_checked(frame);
+        self.failed = opened.is_err();
+        opened
+    }
+
+    /// What the end of the stream means: fine after a CLOSE, [`Error::Truncated`] otherwise.
+    pub fn end_of_stream(&self) -> Result<CloseReason, Error> {
+        self.closed.ok_or(Error::Truncated)
+    }
+
+    fn open_checked<'a>(&mut self, frame: &'a mut [u8]) -> Result<Incoming<'a>, Error> {
+        let header = Header::parse(frame)?;
+        let generation = self.generation.as_ref().ok_or(Error::UsedUp)?;
+        let kind = generation.kind(&header.prefix).ok_or(Error::Order)?;
+        if header.counter != self.counter {
+            return Err(Error::Order);
+        }
+        let (front, sealed) = frame.split_at_mut_checked(HEADER_BYTES + header.metadata).ok_or(TOO_SHORT)?;
+        let (_, metadata) = front.split_at_checked(HEADER_BYTES).ok_or(TOO_SHORT)?;
+        let plaintext = generation.of(kind).1.open(header.counter, metadata, sealed)?;
+        self.counter += 1;
+        check_metadata(metadata, kind)?;
+        match kind {
+            Kind::Application if self.awaits_ready => Err(Error::Unexpected("application data before READY")),
+            Kind::Application => Ok(Incoming::Application(plaintext)),
+            Kind::Control => self.control(Control::decode(plaintext)?).map(Incoming::Control),
+        }
+    }
+
+    fn control(&mut self, control: Control) -> Result<Control, Error> {
+        match (&control, self.awaits_ready) {
+            (Control::Ready(ready), true) => {
+                check_ready(ready)?;
+                self.awaits_ready = false;
+            }
+            (Control::Ready(_), false) => return Err(Error::Unexpected("a READY that nobody waits for")),
+            (Control::Close(reason), _) => self.closed = Some(*reason),
+            (_, true) => return Err(Error::Unexpected("a control record before READY")),
+            (Control::KeyUpdate, false) => {
+                let generation = self.generation.take().ok_or(Error::UsedUp)?;
+                self.generation = Some(generation.next()?);
+                self.counter = 0;
+            }
+            (Control::Error { .. } | Control::Keepalive, false) => {}
+        }
+        Ok(control)
+    }
+}
+
+const TOO_SHORT: Error = Error::Malformed("a record that is too short");
+
+struct Header {
+    prefix: [u8; 16],
+    counter: u64,
+    metadata: usize,
+}
+
+impl Header {
+    /// Lengths first, then magic; nothing is decrypted yet.
+    fn parse(frame: &[u8]) -> Result<Self, Error> {
+        if frame.len() > MAX_FRAME_BYTES {
+            return Err(Error::Malformed("a frame that is too long"));
+        }
+        let mut reader = crate::wire::Reader::new(frame);
+        let magic = reader.array::<8>()?;
+        let (prefix, counter) = (*reader.array()?, reader.u64()?);
+        let metadata = usize::try_from(reader.u32()?).unwrap_or(usize::MAX);
+        if metadata > MAX_METADATA_BYTES {
+            return Err(Error::Malformed("metadata of more than 16 KiB"));
+        }
+        if magic != MAGIC {
+            return Err(Error::Malformed("not a record"));
+        }
+        let sealed = reader.rest().len().checked_sub(metadata).ok_or(TOO_SHORT)?;
+        match sealed.checked_sub(TAG_BYTES) {
+            None => Err(TOO_SHORT),
+            Some(plaintext) if plaintext > MAX_PLAINTEXT_BYTES => Err(Error::Malformed("a record of more than 16 MiB")),
+            Some(_) => Ok(Self { prefix, counter, metadata }),
+        }
+    }
+}
+
+/// Authenticated by now, and still a peer's: it must be a JSON object, and `{}` in a control record.
+fn check_metadata(metadata: &[u8], kind: Kind) -> Result<(), Error> {
+    if metadata == METADATA {
+        return Ok(());
+    }
+    let object = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(metadata);
+    match (kind, object) {
+        (Kind::Application, Ok(_)) => Ok(()),
+        _ => Err(Error::Malformed("metadata")),
+    }
+}
+
+fn check_ready(ready: &Ready) -> Result<(), Error> {
+    if ready.max_plaintext == 0 || ready.max_plaintext as usize > MAX_PLAINTEXT_BYTES {
+        return Err(Error::Malformed("READY with an impossible size"));
+    }
+    Ok(())
+}
