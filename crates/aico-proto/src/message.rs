@@ -337,7 +337,7 @@ mod tests {
         ] {
             assert!(from_json::<Request>(bad).is_err(), "{}", String::from_utf8_lossy(bad));
         }
-        let deep = [b"{\"op\":\"status\",\"x\":".repeat(1), b"[".repeat(60_000)].concat();
+        let deep = [&b"{\"op\":\"status\",\"x\":"[..], &b"[".repeat(60_000)].concat();
         assert!(from_json::<Request>(&deep).is_err());
         assert!(to_json(&Request::DataGet { path: "x".repeat(MAX_REQUEST_BYTES) }).is_err());
     }

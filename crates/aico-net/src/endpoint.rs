@@ -1,0 +1,110 @@
+//! Where the backend listens: `aico.sock` in its run folder, and who is at the other end of a connection.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::Error;
+
+/// The socket's name in the run folder.
+pub const SOCKET_NAME: &str = "aico.sock";
+
+/// The run folder: socket, lock, `backend.id`. Only its owner can enter it.
+#[derive(Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+    handle: rustix::fd::OwnedFd,
+}
+
+impl RunFolder {
+    /// Makes the folder with mode 0700, or checks that it is ours and closed to others.
+    pub fn create(path: &Path) -> Result<Self, Error> {
+        match fs::DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(Error::io_at("make the folder", path, error));
+            }
+            _ => {}
+        }
+        let folder = Self::open(path)?;
+        rustix::fs::fchmod(&folder.handle, Mode::from_raw_mode(0o700))
+            .map_err(|error| Error::io_at("close to others", path, error.into()))?;
+        Ok(folder)
+    }
+
+    /// Opens an existing folder. A link, or a folder of somebody else, is refused.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let handle = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| match error {
+            rustix::io::Errno::NOENT => Error::NotRunning(path.join(SOCKET_NAME)),
+            other => Error::io_at("open the folder", path, other.into()),
+        })?;
+        let owner = fs::metadata(path).map_err(|error| Error::io_at("look at", path, error))?.uid();
+        if owner != rustix::process::geteuid().as_raw() {
+            return Err(Error::io_at("use a folder of another user", path, io::ErrorKind::PermissionDenied.into()));
+        }
+        Ok(Self { path: path.to_owned(), handle })
+    }
+
+    /// Where the socket is.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.path.join(SOCKET_NAME)
+    }
+
+    /// Listens. The caller holds the vault's lock, so an old socket file is a leftover and is replaced.
+    pub fn listen(&self) -> Result<UnixListener, Error> {
+        let socket = self.socket();
+        match fs::remove_file(&socket) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io_at("remove the old socket", &socket, error));
+            }
+            _ => {}
+        }
+        let bind = UnixListener::bind(short_path(self.handle.as_fd()));
+        let listener = bind.map_err(|error| Error::io_at("listen at", &socket, error))?;
+        let mode = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(&socket, mode).map_err(|error| Error::io_at("close to others", &socket, error))?;
+        Ok(listener)
+    }
+
+    /// Connects to whoever listens.
+    pub async fn connect(&self) -> Result<UnixStream, Error> {
+        UnixStream::connect(short_path(self.handle.as_fd())).await.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::NotRunning(self.socket()),
+            _ => Error::io_at("connect to", &self.socket(), error),
+        })
+    }
+}
+
+/// The socket through the folder's descriptor: a socket address holds 107 bytes, a folder's path may be longer.
+fn short_path(folder: BorrowedFd<'_>) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}/{SOCKET_NAME}", folder.as_raw_fd()))
+}
+
+/// Who the kernel says is at the other end of a Unix socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PeerProcess {
+    /// User.
+    pub uid: u32,
+    /// Process; 0 where the kernel does not tell.
+    pub pid: i32,
+}
+
+impl PeerProcess {
+    /// Asks the kernel.
+    pub fn of(stream: &UnixStream) -> Result<Self, Error> {
+        let credentials = stream.peer_cred().map_err(|error| Error::io("ask who connects", error))?;
+        Ok(Self { uid: credentials.uid(), pid: credentials.pid().unwrap_or(0) })
+    }
+
+    /// Whether it runs as our own user.
+    #[must_use]
+    pub fn is_our_user(self) -> bool {
+        self.uid == rustix::process::geteuid().as_raw()
+    }
+}
