@@ -47,6 +47,16 @@ impl Default for Hasher {
     }
 }
 
+/// SHA-256 of the concatenation of `parts`: for formats of others that ask for it (RFC 6962 trees, C2SP key ids).
+#[must_use]
+pub fn sha256(parts: &[&[u8]]) -> Digest {
+    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    parts.iter().for_each(|part| context.update(part));
+    let mut out = [0; DIGEST_BYTES];
+    out.copy_from_slice(context.finish().as_ref());
+    out
+}
+
 /// One value of the handshake's transcript: `H_k(parts…)` = BLAKE2b-512 with the personalisation `AICO-HS1-th` ‖ k
 /// (`docs/spec/channel.md`, Transcript).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

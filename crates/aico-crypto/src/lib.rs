@@ -32,7 +32,7 @@ mod wrap;
 
 pub use aead::{NONCE_BYTES, RecordKey, TAG_BYTES, TrafficKey};
 pub use error::Error;
-pub use hash::{DIGEST_BYTES, Digest, Hasher, TranscriptHash, digest};
+pub use hash::{DIGEST_BYTES, Digest, Hasher, TranscriptHash, digest, sha256};
 pub use identity::{ComponentKind, Fingerprint, IDENTITY_BYTES, Identity, IdentitySecret, MAX_NAME_BYTES, Name};
 pub use kdf::{ChannelKey, HandshakeSecret, HedgeKey, MasterSecret, Psk, handshake_mac, same_bytes};
 pub use kx::{

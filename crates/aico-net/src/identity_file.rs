@@ -16,9 +16,12 @@ const CLIENT_TAG: &str = "AICO-CLIENT-1";
 /// Longest identity file in bytes.
 const MAX_FILE_BYTES: u64 = 4096;
 
-/// Writes the backend's public identity for local clients to pin.
+/// Writes the backend's public identity for local clients to pin, unless it stands there already.
 pub fn write_backend_id(path: &Path, identity: &Identity) -> Result<(), Error> {
     let line = format!("{BACKEND_TAG} {} {}\n", identity.key().to_text(), identity.name());
+    if read(path).is_ok_and(|there| there == line) {
+        return Ok(());
+    }
     replace(path, &line)
 }
 

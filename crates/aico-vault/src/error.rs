@@ -76,7 +76,9 @@ impl Error {
     pub(crate) fn io(doing: &str, path: &Path, source: io::Error) -> Self {
         let what = format!("{doing} {}", path.display());
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { what },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                Self::Full { what }
+            }
             _ => Self::Io { what, source },
         }
     }

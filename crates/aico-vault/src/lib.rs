@@ -1,5 +1,24 @@
-//! Data at rest.
+//! Data at rest: what opens a vault, the encrypted stores in it, and the log of everything that was decided.
+//!
+//! A [`Vault`] is held by one process at a time. Every use of it takes an [`aico_policy::Permit`] that its own log gave,
+//! once. An acknowledgement means that what it speaks of is on disk. The calls block; a caller with an asynchronous
+//! runtime keeps them off its threads.
 
+pub mod audit;
+mod durable;
 mod error;
+mod header;
+mod hold;
+mod journal;
+mod store;
+mod system;
+pub mod unlock;
+mod user_data;
+mod vault;
 
 pub use error::Error;
+pub use header::{Header, MAX_HEADER_BYTES, NewSlot, SlotId, SlotKind, SpaceId, SystemSpace, VaultId};
+pub use hold::is_held;
+pub use journal::Journal;
+pub use user_data::{Entry, MAX_INLINE_BYTES, Stored};
+pub use vault::{Anchor, Get, Locked, Opening, Places, Put, Unlocked, Vault, VaultState};

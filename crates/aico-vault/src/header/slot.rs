@@ -1,0 +1,254 @@
+//! One unlock method's place in the header (`docs/spec/vault.md`, Slots).
+
+use std::fmt;
+
+use aico_crypto::{Random, RootKey, SlotSecret, WRAPPED_BYTES};
+
+use super::{VaultId, damaged};
+use crate::Error;
+
+/// Bytes of a slot's check value.
+pub(super) const CHECK_BYTES: usize = 16;
+/// Bytes of a slot's public key.
+pub(super) const EXCHANGE_BYTES: usize = 32;
+/// The most bytes that an unlock method may keep in its slot. Our choice: a sealed TPM object has about 400.
+pub(super) const MAX_PARAMETER_BYTES: usize = 1024;
+
+/// How a slot's secret is kept. This version uses the first two; a header with the others is read and written as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SlotKind {
+    /// In a file that only its owner may read.
+    KeyFile,
+    /// In the session's keyring.
+    SecretService,
+    /// Stretched from a password.
+    Password,
+    /// Stretched from a code on paper.
+    RecoveryCode,
+    /// Sealed to this machine's TPM 2.0.
+    Tpm2,
+    /// In a systemd credential of the system unit.
+    SystemdCredential,
+}
+
+impl SlotKind {
+    pub(super) fn from_byte(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.to_byte() == byte)
+    }
+
+    const ALL: [Self; 6] =
+        [Self::KeyFile, Self::SecretService, Self::Password, Self::RecoveryCode, Self::Tpm2, Self::SystemdCredential];
+
+    pub(super) fn to_byte(self) -> u8 {
+        match self {
+            Self::KeyFile => 1,
+            Self::SecretService => 2,
+            Self::Password => 3,
+            Self::RecoveryCode => 4,
+            Self::Tpm2 => 5,
+            Self::SystemdCredential => 6,
+        }
+    }
+
+    /// The kind as one word, for programs.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::KeyFile => "key-file",
+            Self::SecretService => "secret-service",
+            Self::Password => "password",
+            Self::RecoveryCode => "recovery-code",
+            Self::Tpm2 => "tpm2",
+            Self::SystemdCredential => "systemd-credential",
+        }
+    }
+
+    /// Whether this version can make and open such slots.
+    #[must_use]
+    pub fn is_usable(self) -> bool {
+        matches!(self, Self::KeyFile | Self::SecretService)
+    }
+
+    /// Its place on the ladder: more is harder to take together with a copy of the disk.
+    #[must_use]
+    pub fn strength(self) -> u8 {
+        match self {
+            Self::KeyFile => 1,
+            Self::SecretService => 2,
+            Self::SystemdCredential => 3,
+            Self::Tpm2 => 4,
+            Self::Password => 5,
+            Self::RecoveryCode => 6,
+        }
+    }
+}
+
+impl fmt::Display for SlotKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::KeyFile => "key file",
+            Self::SecretService => "Secret Service",
+            Self::Password => "password",
+            Self::RecoveryCode => "recovery code",
+            Self::Tpm2 => "TPM 2.0",
+            Self::SystemdCredential => "systemd credential",
+        })
+    }
+}
+
+/// How the root key is wrapped in a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SlotWrap {
+    /// Under the slot's key.
+    UnderSlotKey,
+    /// Reserved: sealed to the slot's public key.
+    SealedToSlot,
+}
+
+impl SlotWrap {
+    pub(super) fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            0 => Some(Self::UnderSlotKey),
+            1 => Some(Self::SealedToSlot),
+            _ => None,
+        }
+    }
+
+    pub(super) fn to_byte(self) -> u8 {
+        match self {
+            Self::UnderSlotKey => 0,
+            Self::SealedToSlot => 1,
+        }
+    }
+}
+
+/// Names a slot within its header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SlotId(pub u8);
+
+impl fmt::Display for SlotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "slot-{}", self.0)
+    }
+}
+
+/// A slot to be made: its secret is already kept by its method.
+#[derive(Debug)]
+pub struct NewSlot {
+    /// Which method keeps the secret.
+    pub kind: SlotKind,
+    /// Unique within the header.
+    pub id: SlotId,
+    /// What the method keeps.
+    pub secret: SlotSecret,
+    /// What the method wants to find again, at most [`MAX_PARAMETER_BYTES`].
+    pub parameters: Vec<u8>,
+}
+
+/// One unlock method and the root key wrapped for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slot {
+    pub(super) kind: SlotKind,
+    pub(super) id: SlotId,
+    pub(super) wrap: SlotWrap,
+    pub(super) created_ms: u64,
+    pub(super) parameters: Vec<u8>,
+    pub(super) check: [u8; CHECK_BYTES],
+    pub(super) exchange: [u8; EXCHANGE_BYTES],
+    pub(super) wrapped_root: [u8; WRAPPED_BYTES],
+}
+
+impl Slot {
+    /// Wraps `root` for a method.
+    pub(super) fn make(
+        vault: &VaultId,
+        new: &NewSlot,
+        created_ms: u64,
+        root: &RootKey,
+        random: &dyn Random,
+    ) -> Result<Self, Error> {
+        if !new.kind.is_usable() {
+            return Err(Error::Misuse("this version cannot make slots of this kind"));
+        }
+        if new.parameters.len() > MAX_PARAMETER_BYTES {
+            return Err(Error::Misuse("the parameters of a slot have at most 1024 bytes"));
+        }
+        let context = context(vault, new.id, new.kind, &new.parameters);
+        let key = new.secret.slot_key(&context);
+        Ok(Self {
+            kind: new.kind,
+            id: new.id,
+            wrap: SlotWrap::UnderSlotKey,
+            created_ms,
+            parameters: new.parameters.clone(),
+            check: key.check_value(),
+            exchange: key.exchange_public()?,
+            wrapped_root: key.wrap_root(root, &context, random)?,
+        })
+    }
+
+    /// Which method keeps the secret.
+    #[must_use]
+    pub fn kind(&self) -> SlotKind {
+        self.kind
+    }
+
+    /// The slot's name within the header.
+    #[must_use]
+    pub fn id(&self) -> SlotId {
+        self.id
+    }
+
+    /// How the root key is wrapped.
+    #[must_use]
+    pub fn wrap(&self) -> SlotWrap {
+        self.wrap
+    }
+
+    /// When the slot was made, in milliseconds since 1970.
+    #[must_use]
+    pub fn created_ms(&self) -> u64 {
+        self.created_ms
+    }
+
+    /// What the method keeps in the header.
+    #[must_use]
+    pub fn parameters(&self) -> &[u8] {
+        &self.parameters
+    }
+
+    /// The public key to which a new root key can be sealed.
+    #[must_use]
+    pub fn exchange_public(&self) -> &[u8; EXCHANGE_BYTES] {
+        &self.exchange
+    }
+
+    /// Whether this version can open the slot.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.kind.is_usable() && self.wrap == SlotWrap::UnderSlotKey
+    }
+
+    pub(super) fn unwrap_root(&self, vault: &VaultId, secret: &SlotSecret) -> Result<RootKey, Error> {
+        if !self.is_usable() {
+            return Err(Error::Misuse("this version cannot open slots of this kind"));
+        }
+        let context = context(vault, self.id, self.kind, &self.parameters);
+        let key = secret.slot_key(&context);
+        if !key.matches(&self.check) {
+            return Err(Error::Locked(format!("the secret is not that of {}", self.id)));
+        }
+        let root = key.unwrap_root(&self.wrapped_root, &context);
+        root.map_err(|_| damaged(format!("{} does not open under its own secret", self.id)))
+    }
+}
+
+/// `vault id ‖ slot id ‖ kind ‖ parameters`.
+fn context(vault: &VaultId, id: SlotId, kind: SlotKind, parameters: &[u8]) -> Vec<u8> {
+    let mut out = vault.as_bytes().to_vec();
+    out.extend_from_slice(&[id.0, kind.to_byte()]);
+    out.extend_from_slice(parameters);
+    out
+}

@@ -1,0 +1,73 @@
+//! One process opens a vault: `run/lock`, held with the kernel's file lock for as long as the process lives.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::Error;
+
+const NAME: &str = "run/lock";
+/// Longest description of a holder that is read back.
+const MAX_TEXT_BYTES: u64 = 200;
+
+/// The right to open the vault; released when dropped, or when the process ends in any way.
+#[derive(Debug)]
+pub(crate) struct Hold(#[expect(dead_code, reason = "the lock lasts as long as the file is open")] File);
+
+impl Hold {
+    /// Takes the lock, or says who holds it.
+    pub(crate) fn take(home: &Path) -> Result<Self, Error> {
+        let path = home.join(NAME);
+        let mut file = open(&path).map_err(|source| Error::io("opening", &path, source))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::Held { holder: holder(&mut file) }),
+            Err(error) => return Err(Error::io("locking", &path, error.into())),
+            Ok(()) => {}
+        }
+        // For people who meet the lock; the lock itself is the kernel's, and holds on a full disk too.
+        let text = format!("process {}\n", std::process::id());
+        let _best_effort = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
+        Ok(Self(file))
+    }
+}
+
+/// Whether some process has the vault in `home` open now.
+#[must_use]
+pub fn is_held(home: &Path) -> bool {
+    let Ok(file) = File::open(home.join(NAME)) else { return false };
+    matches!(flock(&file, FlockOperation::NonBlockingLockShared), Err(rustix::io::Errno::WOULDBLOCK))
+}
+
+fn open(path: &Path) -> std::io::Result<File> {
+    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path)
+}
+
+fn holder(file: &mut File) -> String {
+    let mut text = String::new();
+    let _unknown = file.take(MAX_TEXT_BYTES).read_to_string(&mut text);
+    let text: String = text.trim().chars().filter(|c| !c.is_control()).collect();
+    if text.is_empty() { "another process".to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_holder_is_told_of_the_first() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir(home.path().join("run")).unwrap();
+        assert!(!is_held(home.path()));
+        let first = Hold::take(home.path()).unwrap();
+        assert!(is_held(home.path()));
+        let Err(Error::Held { holder }) = Hold::take(home.path()) else { panic!("two holders") };
+        assert_eq!(holder, format!("process {}", std::process::id()));
+        drop(first);
+        assert!(!is_held(home.path()));
+        assert!(Hold::take(home.path()).is_ok());
+    }
+}

@@ -1,0 +1,124 @@
+//! The ways to a vault's root key that need no person: what each keeps, and which is tried first
+//! (`docs/spec/vault.md`, Slots).
+
+mod key_file;
+mod secret_service;
+
+use std::fmt;
+
+use aico_crypto::{Random, RootKey, SlotSecret};
+
+use crate::header::{Header, NewSlot, VaultId};
+use crate::{Error, Places};
+
+pub use crate::header::{SlotId, SlotKind};
+pub use key_file::KeyFile;
+pub use secret_service::SecretService;
+
+/// Why an unlock method did not work, in words that a person can act on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Why(String);
+
+impl Why {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A place that keeps a slot's secret.
+pub trait Rung: fmt::Debug {
+    /// Which kind of slot it serves.
+    fn kind(&self) -> SlotKind;
+
+    /// Keeps a secret; when this returns with success, it survives a restart.
+    fn store(&self, vault: &VaultId, slot: SlotId, secret: &SlotSecret) -> Result<(), Why>;
+
+    /// Gives the secret back.
+    fn load(&self, vault: &VaultId, slot: SlotId) -> Result<SlotSecret, Why>;
+
+    /// Whether it could keep a secret now, and if not, why.
+    fn available(&self) -> Result<(), Why>;
+
+    /// Forgets the secret.
+    fn remove(&self, vault: &VaultId, slot: SlotId) -> Result<(), Why>;
+}
+
+/// The methods of this machine, the best first.
+#[must_use]
+pub fn rungs(places: &Places) -> Vec<Box<dyn Rung>> {
+    vec![Box::new(SecretService::new(places.bus.clone())), Box::new(KeyFile::new(places.key_dir.clone()))]
+}
+
+/// Makes the slots of a new vault. Each secret is kept, and read back, before its slot exists. The key file is always
+/// made: until a password or a confirmed recovery code exists, nothing else outlives a lost keyring.
+pub fn first_start(vault: &VaultId, rungs: &[Box<dyn Rung>], random: &dyn Random) -> Result<Vec<NewSlot>, Error> {
+    let (mut slots, mut refused) = (Vec::new(), Vec::new());
+    for (rung, id) in rungs.iter().rev().zip(1..) {
+        let (id, secret) = (SlotId(id), SlotSecret::make(random)?);
+        let kept = rung.store(vault, id, &secret).and_then(|()| rung.load(vault, id));
+        match kept {
+            Ok(secret) => slots.push(NewSlot { kind: rung.kind(), id, secret, parameters: Vec::new() }),
+            Err(why) if rung.kind() == SlotKind::KeyFile => refused.push(format!("{}: {why}", rung.kind())),
+            // A better way that this machine lacks; `better_rung` says so.
+            Err(_) => {}
+        }
+    }
+    if refused.is_empty() { Ok(slots) } else { Err(Error::Locked(refused.join("; "))) }
+}
+
+/// A vault's root key, and how it was had.
+#[derive(Debug)]
+pub struct Opened {
+    /// The key.
+    pub root: RootKey,
+    /// The method that worked.
+    pub by: SlotKind,
+    /// The methods before it, and why they did not.
+    pub tried: Vec<(SlotKind, Why)>,
+}
+
+/// Opens the header with the best method that works. Damage that only the root key shows is not another method's
+/// business: it ends the search.
+pub fn unlock(header: &Header, rungs: &[Box<dyn Rung>]) -> Result<Opened, Error> {
+    let mut tried = Vec::new();
+    for rung in rungs {
+        let slots: Vec<_> = header.slots().iter().filter(|slot| slot.kind() == rung.kind()).collect();
+        if slots.is_empty() {
+            let why =
+                rung.available().err().unwrap_or_else(|| Why::new("it is here, but this vault has no slot for it"));
+            tried.push((rung.kind(), why));
+        }
+        for slot in slots {
+            match rung.load(&header.vault(), slot.id()) {
+                Ok(secret) => match header.unlock(slot.id(), &secret) {
+                    Ok(root) => return Ok(Opened { root, by: rung.kind(), tried }),
+                    Err(Error::Locked(why)) => tried.push((rung.kind(), Why(why))),
+                    Err(error) => return Err(error),
+                },
+                Err(why) => tried.push((rung.kind(), why)),
+            }
+        }
+    }
+    let reasons: Vec<String> = tried.iter().map(|(kind, why)| format!("{kind}: {why}")).collect();
+    Err(Error::Locked(reasons.join("; ")))
+}
+
+/// The slot that is the easiest to take together with a copy of the disk.
+#[must_use]
+pub fn weakest_slot(header: &Header) -> SlotKind {
+    let kinds = header.slots().iter().map(crate::header::Slot::kind);
+    kinds.min_by_key(|kind| kind.strength()).unwrap_or(SlotKind::KeyFile)
+}
+
+/// What better way there is than the one that was used, and why it was not.
+#[must_use]
+pub fn better_rung(by: SlotKind, tried: &[(SlotKind, Why)]) -> Option<String> {
+    let (kind, why) = tried.iter().find(|(kind, _)| kind.strength() > by.strength())?;
+    Some(format!("the {kind} would protect it better: {why}"))
+}
