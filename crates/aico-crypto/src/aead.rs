@@ -74,12 +74,6 @@ impl ChannelKey {
     pub fn open_once(self, associated: &[u8], sealed: &[u8]) -> Result<Vec<u8>, Error> {
         open_with(&self.0, &[0; NONCE_BYTES], associated, sealed)
     }
-
-    /// The raw bytes, for the test vectors.
-    #[must_use]
-    pub fn hazmat_for_vectors(&self) -> [u8; 32] {
-        *self.0.bytes()
-    }
 }
 
 /// XChaCha20-Poly1305 with a whole nonce.

@@ -96,12 +96,6 @@ impl HandshakeSecret {
     pub fn into_master(self, th8: &TranscriptHash) -> MasterSecret {
         MasterSecret(kdf(self.0.bytes(), Label::MASTER, &[th8.as_bytes()]))
     }
-
-    /// The raw bytes, for the test vectors.
-    #[must_use]
-    pub fn hazmat_for_vectors(&self) -> [u8; 64] {
-        *self.0.bytes()
-    }
 }
 
 /// `ms`: the secret of one DH epoch, dropped as soon as its keys are derived.
@@ -141,12 +135,6 @@ impl MasterSecret {
     #[must_use]
     pub fn exporter(&self, epoch: u16) -> [u8; 32] {
         *kdf::<32>(self.0.bytes(), Label::EXPORTER, &[&epoch.to_be_bytes()]).bytes()
-    }
-
-    /// The raw bytes, for the test vectors.
-    #[must_use]
-    pub fn hazmat_for_vectors(&self) -> [u8; 64] {
-        *self.0.bytes()
     }
 }
 

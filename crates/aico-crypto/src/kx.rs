@@ -33,12 +33,6 @@ impl KxSecret {
     pub(crate) fn bytes(&self) -> &[u8; 64] {
         self.0.bytes()
     }
-
-    /// The raw bytes, for the test vectors.
-    #[must_use]
-    pub fn hazmat_for_vectors(&self) -> [u8; 64] {
-        *self.0.bytes()
-    }
 }
 
 impl EphemeralSecret {
@@ -94,12 +88,6 @@ pub struct SharedKemSecret(Secret<32>);
 impl SharedKemSecret {
     pub(crate) fn bytes(&self) -> &[u8; 32] {
         self.0.bytes()
-    }
-
-    /// The raw bytes, for the test vectors.
-    #[must_use]
-    pub fn hazmat_for_vectors(&self) -> [u8; 32] {
-        *self.0.bytes()
     }
 }
 

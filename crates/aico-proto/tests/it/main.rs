@@ -1,0 +1,8 @@
+//! The channel, attacked: every test is named after the promise that it tries to break.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod handshake;
+mod network;
+mod record;
+mod sides;
+mod vectors;
