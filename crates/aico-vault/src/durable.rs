@@ -49,11 +49,6 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), Error> {
     renamed.map_err(|source| Error::io("renaming", from, source))
 }
 
-/// Puts a folder's list of names on disk.
-pub(crate) fn sync(folder: &Path) -> Result<(), Error> {
-    sync_folder(folder).map_err(|source| Error::io("syncing", folder, source))
-}
-
 /// Removes the file at `path` and what a stopped [`replace`] may have left beside it. `Ok(false)` when there was none.
 pub(crate) fn remove(path: &Path) -> Result<bool, Error> {
     let failed = |source| Error::io("removing", path, source);

@@ -20,5 +20,5 @@ pub use error::Error;
 pub use header::{Header, MAX_HEADER_BYTES, NewSlot, SlotId, SlotKind, SpaceId, SystemSpace, VaultId};
 pub use hold::is_held;
 pub use journal::Journal;
-pub use user_data::{Entry, MAX_INLINE_BYTES, Stored};
+pub use user_data::{Entry, Stored};
 pub use vault::{Anchor, Get, Locked, Opening, Places, Put, Unlocked, Vault, VaultState};

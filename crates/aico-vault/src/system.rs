@@ -10,10 +10,11 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use crate::Error;
 use crate::audit::Head;
 use crate::header::{SpaceId, VaultId};
-use crate::store::sqlite::Database;
+use crate::store::Database;
 
 /// The system space's tables, in the order in which they came.
-pub(crate) const MIGRATIONS: &[&str] = &["
+pub(crate) const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE secret (name TEXT PRIMARY KEY, wrapped BLOB NOT NULL) STRICT;
     CREATE TABLE space (
         id BLOB PRIMARY KEY, kind TEXT NOT NULL, epoch INTEGER NOT NULL, wrapped BLOB NOT NULL
@@ -22,8 +23,13 @@ pub(crate) const MIGRATIONS: &[&str] = &["
         key BLOB PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, enrolled_ms INTEGER NOT NULL,
         granted BLOB NOT NULL, signature BLOB NOT NULL
     ) STRICT;
-    CREATE TABLE anchor (one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL, root BLOB NOT NULL) STRICT;
-"];
+",
+    ANCHOR_TABLE,
+];
+
+/// Where a space remembers the audit log's newest head.
+pub(crate) const ANCHOR_TABLE: &str =
+    "CREATE TABLE anchor (one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL, root BLOB NOT NULL) STRICT;";
 
 const WHAT: &str = "the system space";
 
@@ -136,7 +142,7 @@ impl System {
                     signature: row.get(4)?,
                 })
             })?;
-            rows.collect::<Result<Vec<Row>, _>>()
+            Ok(rows.collect::<Result<Vec<Row>, _>>()?)
         })?;
         rows.into_iter().map(Row::decode).collect()
     }
@@ -177,16 +183,16 @@ pub(crate) fn kept_anchor(database: &Database) -> Result<Option<Head>, Error> {
         let mut statement = connection.prepare("SELECT size, root FROM anchor")?;
         let head =
             statement.query_row([], |row| Ok(Head { size: row.get::<_, i64>(0)?.cast_unsigned(), root: row.get(1)? }));
-        head.optional()
+        Ok(head.optional()?)
     })
 }
 
 fn owner_space(database: &Database, vault: &VaultId, root: &RootKey) -> Result<(SpaceId, SpaceKey), Error> {
     let (id, epoch, wrapped) = database.read(|connection| {
         let sql = "SELECT id, epoch, wrapped FROM space WHERE kind = 'owner'";
-        connection.query_row(sql, [], |row| {
+        Ok(connection.query_row(sql, [], |row| {
             Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, u32>(1)?, row.get::<_, Vec<u8>>(2)?))
-        })
+        })?)
     })?;
     let id = SpaceId::from_bytes(id);
     let key = root.unwrap_space(&wrapped, &space_place(vault, &id, epoch));
@@ -195,12 +201,13 @@ fn owner_space(database: &Database, vault: &VaultId, root: &RootKey) -> Result<(
 
 fn secret(database: &Database, name: &str) -> Result<Option<Vec<u8>>, Error> {
     database.read(|connection| {
-        connection.query_row("SELECT wrapped FROM secret WHERE name = ?1", [name], |row| row.get(0)).optional()
+        let sql = "SELECT wrapped FROM secret WHERE name = ?1";
+        Ok(connection.query_row(sql, [name], |row| row.get(0)).optional()?)
     })
 }
 
 fn run(tx: &Transaction<'_>, sql: &str, values: impl rusqlite::Params) -> Result<(), Error> {
-    tx.execute(sql, values).map(drop).map_err(|source| crate::store::sqlite::error(WHAT, source))
+    Ok(tx.execute(sql, values).map(drop)?)
 }
 
 fn missing(name: &str) -> Error {

@@ -1,4 +1,5 @@
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use aico_crypto::{Identity, IdentitySecret, OsRandom, PublicKey, RootKey, SpaceKey};
@@ -8,10 +9,10 @@ use crate::audit::{self, AuditLog, Head};
 use crate::header::{Header, SpaceId, SystemSpace, VaultId};
 use crate::hold::Hold;
 use crate::journal::Journal;
-use crate::store::sqlite::Database;
-use crate::system::{self, System, SystemKeys, keep_anchor, kept_anchor};
+use crate::store::Database;
+use crate::system::{self, ANCHOR_TABLE, System, SystemKeys, keep_anchor, kept_anchor};
 use crate::unlock::{self, SlotKind};
-use crate::user_data::{Entry, Stored, UserData, ValueReader, ValueWriter};
+use crate::user_data::{Entry, Stored, USER_DATA_TABLES, UserData, ValueReader, ValueWriter};
 use crate::{Error, durable};
 
 const HEADER: &str = "vault.aico";
@@ -173,8 +174,10 @@ impl Spaces {
             System::fill(&database, &vault, root, &key)?;
         }
         let (system, keys) = System::open(database, &vault, root, &key)?;
-        let (owner_id, owner_key) = &keys.owner;
-        let owner = UserData::open(&space_folder(home, owner_id)?, *owner_id, owner_key, set_up)?;
+        let (id, key) = &keys.owner;
+        let folder = space_folder(home, id)?;
+        let database = open_database(&folder.join("store.db"), key, &[USER_DATA_TABLES, ANCHOR_TABLE], set_up)?;
+        let owner = UserData::open(Arc::new(database), &folder.join("files"), *id.as_bytes(), key.file_wrap_key())?;
         Ok(Self { system, owner, keys })
     }
 
@@ -221,12 +224,14 @@ fn space_folder(home: &Path, id: &SpaceId) -> Result<PathBuf, Error> {
 }
 
 /// Opens a database that must be there, or, during set-up only, makes it.
-pub(crate) fn open_database(path: &Path, key: &SpaceKey, migrations: &[&str], set_up: bool) -> Result<Database, Error> {
-    // A set-up that was stopped may have left an empty file.
-    if set_up && path.metadata().map_or(0, |metadata| metadata.len()) == 0 {
-        return Database::create(path, &key.store_key(), migrations);
+fn open_database(path: &Path, key: &SpaceKey, migrations: &[&str], set_up: bool) -> Result<Database, Error> {
+    if set_up && !path.exists() {
+        return Database::create(path, key.store_key(), migrations);
     }
-    Database::open(path, &key.store_key(), migrations)
+    if !path.exists() {
+        return Err(Error::damaged(path.display().to_string(), "it is missing"));
+    }
+    Database::open(path, key.store_key(), migrations)
 }
 
 impl Vault<Unlocked> {
@@ -239,7 +244,7 @@ impl Vault<Unlocked> {
     /// Starts to store a value; the permit is used up whether it succeeds or not.
     pub fn begin_put(&self, permit: Permit, now_ms: u64) -> Result<Put<'_>, Error> {
         let path = self.value(&permit, Action::WriteData)?.clone();
-        let writer = self.state.owner.begin_put(&path, now_ms)?;
+        let writer = self.state.owner.begin_put(&path, now_ms);
         Ok(Put { state: &self.state, permit, writer: Some(writer), bytes: 0, began: Instant::now(), now_ms })
     }
 
@@ -261,7 +266,7 @@ impl Vault<Unlocked> {
     pub fn remove(&self, permit: Permit) -> Result<(), Error> {
         let path = self.value(&permit, Action::RemoveData)?;
         let head = self.state.journal.log().head();
-        let removed = self.state.owner.remove(path, |tx| keep_anchor(tx, &head));
+        let removed = self.state.owner.remove_with(path, |tx| keep_anchor(tx, &head));
         self.state.outcome(&permit, removed.as_ref().map(|()| 0));
         removed
     }
@@ -382,7 +387,7 @@ fn short(error: &Error) -> &'static str {
 pub struct Put<'a> {
     state: &'a Unlocked,
     permit: Permit,
-    writer: Option<ValueWriter<'a>>,
+    writer: Option<ValueWriter>,
     bytes: u64,
     began: Instant,
     now_ms: u64,
@@ -403,7 +408,7 @@ impl Put<'_> {
     pub fn finish(mut self) -> Result<Stored, Error> {
         let writer = self.writer.take().ok_or(Error::Misuse("a value that is finished"))?;
         let head = self.state.journal.log().head();
-        let stored = writer.finish(|tx| keep_anchor(tx, &head));
+        let stored = writer.finish_with(|tx| keep_anchor(tx, &head));
         self.state.outcome(&self.permit, stored.as_ref().map(|stored| stored.bytes));
         stored
     }

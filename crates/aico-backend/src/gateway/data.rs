@@ -84,6 +84,8 @@ pub(crate) async fn get(
     let mut chunk = Vec::new();
     loop {
         match block_in_place(|| value.next_chunk(&mut chunk)) {
+            // An empty value is one empty piece, and a data part is never empty.
+            Ok(true) if chunk.is_empty() => {}
             Ok(true) => line.sender.send(&[&[PartKind::Data as u8], &chunk]).await?,
             Ok(false) => break,
             Err(error) => return line.fail(&failure(&error)).await,

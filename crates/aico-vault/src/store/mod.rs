@@ -1,4 +1,9 @@
-//! The engines that keep a space's data (`docs/spec/vault-stores.md`).
+//! The stores of a space (`docs/spec/vault-stores.md`): a database, and chunked files for what is too long for it.
 
-pub(crate) mod file;
-pub(crate) mod sqlite;
+mod file;
+mod sqlite;
+mod step;
+
+pub(crate) use file::{FileId, FileReader, FileStore, FileWriter, FinishedFile};
+pub(crate) use sqlite::Database;
+pub(crate) use step::Step;

@@ -1,159 +1,287 @@
-//! SQLCipher, opened with a raw key; one connection writes, a few read.
+//! SQLCipher databases (`docs/spec/vault-stores.md`, The database).
 
-use std::fs::OpenOptions;
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aico_crypto::StoreKey;
-use rusqlite::limits::Limit;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rustix::fs::OFlags;
 
-use crate::{Error, durable};
+use super::Step;
+use crate::Error;
 
-/// Connections that read at the same time.
-const READERS: usize = 2;
-/// Page cache of each connection, in KiB.
-const CACHE_KIB: i32 = 16 * 1024;
-/// The largest value that the database takes in one cell, well above what is stored inline.
-const MAX_CELL_BYTES: i32 = 4 << 20;
+mod error;
 
-/// An encrypted database.
-#[derive(Debug)]
+use error::{damaged_page, named};
+
+/// SQLCipher 4's page, which it does not write into the file.
+const PAGE_BYTES: u64 = 4096;
+/// Read connections that are kept open.
+const IDLE_READERS: usize = 4;
+/// Page cache of one connection; SQLite counts negative sizes in KiB.
+const CACHE_KIB: i64 = -16 * 1024;
+
+/// An open database: one connection that writes, a few that read.
 pub(crate) struct Database {
-    name: String,
-    writer: Mutex<Connection>,
-    readers: [Mutex<Connection>; READERS],
+    path: PathBuf,
+    key: StoreKey,
+    // Before the writer: the last connection to close merges the WAL, and these may not.
+    readers: Mutex<Vec<Connection>>,
+    writer: Mutex<Option<Connection>>,
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Database").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 impl Database {
-    /// Makes a new database. A file that is there already is refused, unless it is empty.
-    pub(crate) fn create(path: &Path, key: &StoreKey, migrations: &[&str]) -> Result<Self, Error> {
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
-        let bytes = file.and_then(|file| file.sync_all().and_then(|()| file.metadata())).map(|m| m.len());
-        if bytes.map_err(|source| Error::io("making", path, source))? != 0 {
-            return Err(Error::Misuse("a database that is there already"));
-        }
-        durable::sync(path.parent().unwrap_or(path))?;
-        Self::connect(path, key, migrations)
-    }
-
-    /// Opens a database that must be there; a missing one is [`Error::Damaged`], never made anew.
-    pub(crate) fn open(path: &Path, key: &StoreKey, migrations: &[&str]) -> Result<Self, Error> {
-        match path.metadata() {
-            Ok(metadata) if metadata.len() > 0 => Self::connect(path, key, migrations),
-            Ok(_) => Err(Error::damaged(path.display().to_string(), "it is empty")),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(Error::damaged(path.display().to_string(), "it is missing"))
+    /// Makes a database and brings it to the newest version; it appears under `path` when it is whole and on disk.
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] when `path` holds a file that is not empty; its bytes are not touched.
+    pub(crate) fn create(path: &Path, key: StoreKey, migrations: &[&str]) -> Result<Self, Error> {
+        let path = real_path(path)?;
+        match fs::symlink_metadata(&path) {
+            Ok(found) if found.len() > 0 || !found.is_file() => {
+                return Err(Error::Misuse("a database is already there"));
             }
-            Err(error) => Err(Error::io("opening", path, error)),
+            Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(Error::io("opening", &path, source)),
+            _ => {}
         }
+        let new = with_suffix(&path, ".new");
+        build(&new, &key, migrations).map_err(|error| named(error, &new))?;
+        // A WAL of another database would be played into this one.
+        remove_with_companions(&path)?;
+        fs::rename(&new, &path).map_err(|source| Error::io("creating", &path, source))?;
+        sync_folder_of(&path)?;
+        Self::open(&path, key, migrations)
     }
 
-    fn connect(path: &Path, key: &StoreKey, migrations: &[&str]) -> Result<Self, Error> {
-        let name = path.display().to_string();
-        let mut writer = connection(path, key).map_err(|source| error(&name, source))?;
-        migrate(&mut writer, &name, migrations)?;
-        let reader = || -> Result<_, rusqlite::Error> {
-            let reader = connection(path, key)?;
-            reader.pragma_update(None, "query_only", true)?;
-            Ok(Mutex::new(reader))
+    /// Opens a database and brings it to the newest version.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when there is none; [`Error::Damaged`] when it is cut, its first page is damaged, or `key` is not
+    /// its key; [`Error::Newer`] when a newer program has written it.
+    pub(crate) fn open(path: &Path, key: StoreKey, migrations: &[&str]) -> Result<Self, Error> {
+        let path = real_path(path)?;
+        let failed = |source| Error::io("opening", &path, source);
+        let file = OpenOptions::new().read(true).custom_flags(no_follow()).open(&path).map_err(failed)?;
+        if file.metadata().map_err(failed)?.len() < PAGE_BYTES {
+            return Err(Error::damaged(path.display().to_string(), "it is shorter than a page"));
+        }
+        let database = Self { path, key, readers: Mutex::default(), writer: Mutex::default() };
+        let mut writer = database.connect(Access::Write)?;
+        migrate(&mut writer, migrations).map_err(|error| named(error, &database.path))?;
+        *database.lock_writer() = Some(writer);
+        Ok(database)
+    }
+
+    /// Runs `f` in one transaction. When this returns `Ok`, what `f` did is on disk; otherwise none of it happened.
+    ///
+    /// `f` has the database's only writer: it does not call `write` again, but uses its argument.
+    ///
+    /// A failed disk can leave open which of the two it is; the error is then [`Error::Sqlite`], never [`Error::Full`].
+    pub(crate) fn write<T>(&self, f: impl FnOnce(&Transaction<'_>) -> Result<T, Error>) -> Result<T, Error> {
+        let mut slot = self.lock_writer();
+        let mut writer = match slot.take() {
+            Some(writer) => writer,
+            None => self.connect(Access::Write)?,
         };
-        let readers = [reader().map_err(|s| error(&name, s))?, reader().map_err(|s| error(&name, s))?];
-        Ok(Self { name, writer: Mutex::new(writer), readers })
+        let result = transact(&mut writer, f).map_err(|error| named(error, &self.path));
+        *slot = is_sound(&writer).then_some(writer);
+        result
     }
 
-    /// Runs one transaction. When this returns with success, it is on disk.
-    pub(crate) fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T, Error>) -> Result<T, Error> {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let begun = writer.transaction_with_behavior(TransactionBehavior::Immediate);
-        let transaction = begun.map_err(|source| self.error(source))?;
-        let done = work(&transaction)?;
-        transaction.commit().map_err(|source| self.error(source))?;
-        Ok(done)
+    /// Runs `f` on one snapshot of the database.
+    pub(crate) fn read<T>(&self, f: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
+        let idle = self.lock_readers().pop();
+        let mut reader = match idle {
+            Some(reader) => reader,
+            None => self.connect(Access::Read)?,
+        };
+        let result = snapshot(&mut reader, f).map_err(|error| named(error, &self.path));
+        if is_sound(&reader) {
+            self.keep(reader);
+        }
+        result
     }
 
-    /// Reads what has been committed.
-    pub(crate) fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>) -> Result<T, Error> {
-        work(&self.reader()).map_err(|source| self.error(source))
-    }
-
-    fn reader(&self) -> MutexGuard<'_, Connection> {
-        let [first, second] = &self.readers;
-        match first.try_lock() {
-            Ok(reader) => reader,
-            Err(_) => second.lock().unwrap_or_else(PoisonError::into_inner),
+    #[cfg(test)]
+    /// Reads and authenticates every page, and checks that they form a database.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] with the first finding.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        // No page moves from the WAL to the file while the file is read. A new connection has nothing in its cache.
+        let _writer = self.lock_writer();
+        let fresh = self.connect(Access::Read)?;
+        let finding = first_finding(&fresh).map_err(|error| named(error, &self.path))?;
+        match finding {
+            None => Ok(()),
+            Some(finding) => Err(Error::damaged(self.path.display().to_string(), finding)),
         }
     }
 
-    pub(crate) fn error(&self, source: rusqlite::Error) -> Error {
-        error(&self.name, source)
+    fn connect(&self, access: Access) -> Result<Connection, Error> {
+        let open = || {
+            let connection = unlocked(&self.path, &self.key)?;
+            connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+            connection.pragma_update(None, "query_only", access == Access::Read)?;
+            Ok(connection)
+        };
+        open().map_err(|error: Error| named(error, &self.path))
+    }
+
+    fn keep(&self, reader: Connection) {
+        let mut readers = self.lock_readers();
+        if readers.len() < IDLE_READERS {
+            readers.push(reader);
+        }
+    }
+
+    // A panic in a closure rolled its transaction back: what the locks hold is good.
+    fn lock_writer(&self) -> MutexGuard<'_, Option<Connection>> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_readers(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What SQLite's answer means for the database `what`.
-pub(crate) fn error(what: &str, source: rusqlite::Error) -> Error {
-    match source.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase) => Error::damaged(
-            what,
-            "it does not open with this vault's key: another vault's file, or its start is damaged",
-        ),
-        Some(ErrorCode::DatabaseCorrupt) => Error::damaged(what, "a page is not what was written there"),
-        Some(ErrorCode::DiskFull) => Error::Full { what: format!("writing {what}") },
-        _ if is_full(&source) => Error::Full { what: format!("writing {what}") },
-        _ => Error::Sqlite { what: what.to_owned(), source },
-    }
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Read,
+    Write,
 }
 
-/// A write that failed is nearly always a full disk, or a limit on a file's size; SQLite only says that it failed.
-fn is_full(source: &rusqlite::Error) -> bool {
-    let code = source.sqlite_error().map(|error| error.extended_code);
-    matches!(
-        code,
-        Some(
-            rusqlite::ffi::SQLITE_IOERR_WRITE
-                | rusqlite::ffi::SQLITE_IOERR_TRUNCATE
-                | rusqlite::ffi::SQLITE_IOERR_SHMSIZE
-        )
-    )
-}
-
-fn connection(path: &Path, key: &StoreKey) -> Result<Connection, rusqlite::Error> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+/// A connection with its key and settings, on a file that exists.
+fn unlocked(path: &Path, key: &StoreKey) -> Result<Connection, Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_NOFOLLOW
+        | OpenFlags::SQLITE_OPEN_EXRESCODE;
     let connection = Connection::open_with_flags(path, flags)?;
-    key.hazmat_sqlcipher_literal(|literal| aico_ffi_sqlcipher::set_key(&connection, literal))?;
-    // SQLCipher writes to standard error by itself otherwise.
     connection.pragma_update(None, "cipher_log_level", "NONE")?;
-    connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_CELL_BYTES)?;
-    // The first read: a wrong key shows here.
-    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    for (name, value) in [("synchronous", "FULL"), ("secure_delete", "ON"), ("foreign_keys", "ON")] {
-        connection.pragma_update(None, name, value)?;
-    }
-    for (name, value) in [("trusted_schema", "OFF"), ("temp_store", "MEMORY"), ("cell_size_check", "ON")] {
-        connection.pragma_update(None, name, value)?;
-    }
+    key.hazmat_sqlcipher_literal(|literal| aico_ffi_sqlcipher::set_key(&connection, literal))?;
+    // The first read: a key that does not fit shows here.
+    connection.query_row("SELECT count(*) FROM sqlite_schema", (), |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "secure_delete", true)?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    connection.pragma_update(None, "cache_size", CACHE_KIB)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "mmap_size", 0)?;
-    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
-    connection.busy_timeout(std::time::Duration::from_secs(10))?;
     Ok(connection)
 }
 
-/// Brings the tables up to date, one migration a transaction; the number of the last one is the database's version.
-fn migrate(connection: &mut Connection, name: &str, migrations: &[&str]) -> Result<(), Error> {
-    let wrap = |source| error(name, source);
-    let known = u32::try_from(migrations.len()).unwrap_or(u32::MAX);
-    let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(wrap)?;
+/// Makes a whole database at `path`, in the place of what a stopped attempt left there.
+fn build(path: &Path, key: &StoreKey, migrations: &[&str]) -> Result<(), Error> {
+    remove_with_companions(path)?;
+    let failed = |source| Error::io("creating", path, source);
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    let mut connection = unlocked(path, key)?;
+    migrate(&mut connection, migrations)?;
+    connection.close().map_err(|(_, source)| source)?;
+    file.sync_all().map_err(failed)
+}
+
+fn migrate(connection: &mut Connection, migrations: &[&str]) -> Result<(), Error> {
+    let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let known = migrations.len() as u32;
     if found > known {
-        return Err(Error::Newer { what: name.to_owned(), found, known });
+        return Err(Error::Newer { what: error::UNNAMED.to_owned(), found, known });
     }
     for (number, sql) in (1..=known).zip(migrations).skip(found as usize) {
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(wrap)?;
-        transaction.execute_batch(sql).map_err(wrap)?;
-        transaction.pragma_update(None, "user_version", number).map_err(wrap)?;
-        transaction.commit().map_err(wrap)?;
+        transact(connection, |tx| {
+            tx.execute_batch(sql)?;
+            Ok(tx.pragma_update(None, "user_version", number)?)
+        })?;
     }
     Ok(())
 }
+
+fn transact<T>(writer: &mut Connection, f: impl FnOnce(&Transaction<'_>) -> Result<T, Error>) -> Result<T, Error> {
+    let tx = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let result = f(&tx);
+    if !is_sound(&tx) {
+        return Err(damaged_page());
+    }
+    let value = result?;
+    Step::RowsWritten.done();
+    tx.commit()?;
+    Step::Committed.done();
+    Ok(value)
+}
+
+fn snapshot<T>(reader: &mut Connection, f: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
+    let tx = reader.transaction_with_behavior(TransactionBehavior::Deferred)?;
+    let result = f(&tx);
+    if is_sound(&tx) { result } else { Err(damaged_page()) }
+}
+
+/// Whether no page failed its HMAC on this connection. SQLCipher puts zeros in the place of such a page and goes on.
+fn is_sound(connection: &Connection) -> bool {
+    // The answer is fixed when the statement is prepared: this one must not come from a cache.
+    let status = connection.query_row("PRAGMA cipher_status", (), |row| row.get::<_, String>(0));
+    status.is_ok_and(|status| status == "1")
+}
+
+#[cfg(test)]
+fn first_finding(connection: &Connection) -> Result<Option<String>, Error> {
+    let mut pages = connection.prepare("PRAGMA cipher_integrity_check")?;
+    if let Some(finding) = pages.query_map((), |row| row.get(0))?.next() {
+        return Ok(Some(finding?));
+    }
+    let answer: String = connection.query_row("PRAGMA quick_check(1)", (), |row| row.get(0))?;
+    Ok((answer != "ok").then_some(answer))
+}
+
+/// `path` with its folder resolved: SQLite's no-follow rule speaks of every part, ours of the file alone.
+fn real_path(path: &Path) -> Result<PathBuf, Error> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Error::Misuse("the path of a database names no file"));
+    };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let folder = folder.canonicalize().map_err(|source| Error::io("opening", folder, source))?;
+    Ok(folder.join(name))
+}
+
+fn remove_with_companions(path: &Path) -> Result<(), Error> {
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let path = with_suffix(path, suffix);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io("removing", &path, source));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn sync_folder_of(path: &Path) -> Result<(), Error> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| Error::io("syncing", folder, source))
+}
+
+fn no_follow() -> i32 {
+    (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed()
+}
+
+#[cfg(test)]
+mod tests;

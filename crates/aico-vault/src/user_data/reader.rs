@@ -1,96 +1,87 @@
-use aico_crypto::{Hasher, same_bytes};
-use aico_policy::DataPath;
-use rusqlite::OptionalExtension;
+use std::mem;
 
-use super::UserData;
+use aico_crypto::{Digest, Hasher};
+
+use super::row::{Content, Found};
 use crate::Error;
-use crate::store::file::{FileId, FileReader};
+use crate::store::{FileReader, FileStore};
 
-/// A value on its way out.
+/// A value being read, in pieces of at most 1 MiB. It goes on when the value is replaced or removed meanwhile.
 #[derive(Debug)]
 pub(crate) struct ValueReader {
     bytes: u64,
-    sum: [u8; 32],
+    sum: Digest,
     hasher: Hasher,
-    source: Source,
+    given: u64,
+    body: Body,
 }
 
 #[derive(Debug)]
-enum Source {
-    Inline(Option<Vec<u8>>),
-    File(FileReader),
-}
-
-struct Row {
-    bytes: u64,
-    sum: [u8; 32],
-    file: Option<(FileId, Vec<u8>)>,
-    content: Option<Vec<u8>>,
+enum Body {
+    Memory(Vec<u8>),
+    File(Box<FileReader>),
+    End,
+    Failed,
 }
 
 impl ValueReader {
-    pub(super) fn open(data: &UserData, path: &DataPath) -> Result<Self, Error> {
-        // A value that is replaced between the row's reading and the file's opening has lost its file: look again.
-        let mut tries = 3;
-        loop {
-            let row = Self::row(data, path)?.ok_or(Error::NotFound)?;
-            match (Self::from_row(data, row), tries) {
-                (Err(Error::Damaged { .. }), 1..) => tries -= 1,
-                (opened, _) => return opened,
-            }
-        }
-    }
-
-    fn row(data: &UserData, path: &DataPath) -> Result<Option<Row>, Error> {
-        data.database().read(|connection| {
-            let sql = "SELECT bytes, sum, file_id, file_key, content
-                       FROM value LEFT JOIN inline_value ON inline_value.value = value.id WHERE path = ?1";
-            let mut statement = connection.prepare_cached(sql)?;
-            let row = statement.query_row([path.as_str()], |row| {
-                let file = row.get::<_, Option<FileId>>(2)?.zip(row.get(3)?);
-                let bytes = row.get::<_, i64>(0)?.cast_unsigned();
-                Ok(Row { bytes, sum: row.get(1)?, file, content: row.get(4)? })
-            });
-            row.optional()
-        })
-    }
-
-    fn from_row(data: &UserData, row: Row) -> Result<Self, Error> {
-        let Row { bytes, sum, file, content } = row;
-        let source = match (file, content) {
-            (Some((id, wrapped)), _) => {
-                let key = data.wrap.unwrap_file(&wrapped, &id).map_err(|_| damaged("its key does not open"))?;
-                Source::File(FileReader::open(&data.files, &id, &data.space, &key, bytes)?)
-            }
-            (None, Some(content)) => Source::Inline(Some(content)),
-            (None, None) => return Err(damaged("its content is missing")),
+    pub(super) fn open(row: Found, files: &FileStore) -> Result<Self, Error> {
+        let body = match row.content {
+            Content::Inline(bytes) => Body::Memory(bytes),
+            Content::File { id, wrapped_key } => Body::File(Box::new(files.read(&id, &wrapped_key, row.bytes)?)),
         };
-        Ok(Self { bytes, sum, hasher: Hasher::new(), source })
+        let Found { bytes, sum, .. } = row;
+        Ok(Self { bytes, sum, hasher: Hasher::new(), given: 0, body })
     }
 
-    /// Bytes of the value.
+    /// The value's length.
     #[must_use]
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Puts the next piece, at most 1 MiB, into `chunk`. False at the end, once the value's sum has been checked.
-    pub(crate) fn next_chunk(&mut self, chunk: &mut Vec<u8>) -> Result<bool, Error> {
-        let more = match &mut self.source {
-            Source::File(file) => file.next_chunk(chunk)?,
-            Source::Inline(content) => {
-                *chunk = content.take().unwrap_or_default();
-                !chunk.is_empty()
-            }
-        };
-        self.hasher.update(chunk);
-        if !more && !same_bytes(&self.hasher.finish(), &self.sum) {
-            return Err(damaged("its sum is wrong"));
-        }
-        Ok(more)
+    #[cfg(test)]
+    /// BLAKE2b-256 of the value.
+    #[must_use]
+    pub(crate) fn sum(&self) -> &Digest {
+        &self.sum
     }
-}
 
-fn damaged(detail: &str) -> Error {
-    Error::damaged("a value", detail)
+    /// Replaces `out` with the next piece; `Ok(false)` and nothing in it at the end. The value is whole only when that
+    /// has come.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when the piece, or with the last one the value, is not what was stored; `out` is then empty.
+    pub(crate) fn next_chunk(&mut self, out: &mut Vec<u8>) -> Result<bool, Error> {
+        out.clear();
+        let result = self.fill(out);
+        if result.is_err() {
+            self.body = Body::Failed;
+            out.clear();
+        }
+        result
+    }
+
+    fn fill(&mut self, out: &mut Vec<u8>) -> Result<bool, Error> {
+        match &mut self.body {
+            Body::Memory(bytes) => {
+                *out = mem::take(bytes);
+                self.body = Body::End;
+            }
+            Body::File(file) => {
+                if !file.read_chunk(out)? {
+                    return Ok(false);
+                }
+            }
+            Body::End => return Ok(false),
+            Body::Failed => return Err(Error::Misuse("a value whose reading failed is read further")),
+        }
+        self.hasher.update(out);
+        self.given = self.given.saturating_add(out.len() as u64);
+        let at_end = self.given >= self.bytes || matches!(self.body, Body::End);
+        if at_end && (self.given != self.bytes || self.hasher.finish() != self.sum) {
+            return Err(Error::damaged("the value", "it does not have its length and sum"));
+        }
+        Ok(true)
+    }
 }

@@ -1,118 +1,124 @@
-use aico_crypto::{FileKey, Hasher, OsRandom, Random};
+use std::cell::Cell;
+use std::mem;
+
+use aico_crypto::{Digest, Hasher};
+use rusqlite::Transaction;
+
+use super::row::{self, Content, Found};
 use aico_policy::DataPath;
-use rusqlite::{Transaction, params};
 
-use super::{MAX_INLINE_BYTES, UserData};
+use super::{MAX_INLINE_BYTES, MAX_VALUE_BYTES, UserData};
 use crate::Error;
-use crate::store::file::{FileId, FileWriter};
+use crate::store::{FileStore, FileWriter, FinishedFile};
 
-/// A value that was stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stored {
-    /// Its bytes.
-    pub bytes: u64,
-    /// BLAKE2b-256 of its plaintext.
-    pub sum: [u8; 32],
-    /// Whether it took an older one's place.
-    pub replaced: bool,
-}
-
-/// A value on its way in: in memory up to 1 MiB, in a file that nobody sees beyond.
+/// A value being stored. Dropped before [`ValueWriter::finish`], it leaves nothing.
 #[derive(Debug)]
-pub(crate) struct ValueWriter<'a> {
-    data: &'a UserData,
+pub(crate) struct ValueWriter {
+    data: UserData,
     path: DataPath,
     now_ms: u64,
     hasher: Hasher,
-    bytes: u64,
-    inline: Vec<u8>,
-    spilled: Option<Spilled>,
+    pub(super) bytes: u64,
+    body: Body,
+}
+
+/// A value that is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Its length.
+    pub bytes: u64,
+    /// BLAKE2b-256 of it.
+    pub sum: Digest,
+    /// Whether it took the place of an older one.
+    pub replaced: bool,
+}
+
+impl ValueWriter {
+    pub(super) fn new(data: UserData, path: DataPath, now_ms: u64) -> Self {
+        Self { data, path, now_ms, hasher: Hasher::new(), bytes: 0, body: Body::Memory(Vec::new()) }
+    }
+
+    /// Adds bytes: up to 1 MiB stays in memory, more goes to a file as it comes. After an error the value cannot be
+    /// finished, and what was written of it is gone.
+    pub(crate) fn write(&mut self, piece: &[u8]) -> Result<(), Error> {
+        let body = mem::replace(&mut self.body, Body::Failed);
+        let bytes = self.bytes.saturating_add(piece.len() as u64);
+        if bytes > MAX_VALUE_BYTES {
+            return Err(Error::Misuse("a value has at most 2^40 bytes"));
+        }
+        self.body = body.and(piece, &self.data.files)?;
+        self.hasher.update(piece);
+        self.bytes = bytes;
+        Ok(())
+    }
+
+    #[cfg(test)]
+    /// Publishes the value in one step; it is on disk when this returns. On an error an older value is still there.
+    pub(crate) fn finish(self) -> Result<Stored, Error> {
+        self.finish_with(|_| Ok(()))
+    }
+
+    /// Publishes the value and runs `also` in the same transaction: both happen or neither.
+    pub(crate) fn finish_with(self, also: impl FnOnce(&Transaction<'_>) -> Result<(), Error>) -> Result<Stored, Error> {
+        let (content, file) = self.body.finish()?;
+        let value = Found { bytes: self.bytes, sum: self.hasher.finish(), changed_ms: self.now_ms, content };
+        let commits = Cell::new(false);
+        let result = self.data.database.write(|tx| {
+            let old = row::put(tx, &self.path, &value)?;
+            also(tx)?;
+            commits.set(true);
+            Ok(old)
+        });
+        if let Some(file) = file
+            && may_be_committed(&result, commits.get())
+        {
+            file.keep();
+        }
+        let (replaced, old_file) = result?;
+        self.data.remove_unused(old_file);
+        Ok(Stored { bytes: value.bytes, sum: value.sum, replaced })
+    }
+}
+
+/// After a failed commit SQLite may still find the transaction in the WAL: its file is then left to the next sweep. With a
+/// full disk the commit's last frame is not in the WAL for certain, and space is wanted now.
+fn may_be_committed<T>(result: &Result<T, Error>, commits: bool) -> bool {
+    match result {
+        Ok(_) => true,
+        Err(Error::Full { .. }) => false,
+        Err(_) => commits,
+    }
 }
 
 #[derive(Debug)]
-struct Spilled {
-    id: FileId,
-    wrapped_key: [u8; aico_crypto::WRAPPED_BYTES],
-    file: FileWriter,
+enum Body {
+    Memory(Vec<u8>),
+    File(Box<FileWriter>),
+    Failed,
 }
 
-impl<'a> ValueWriter<'a> {
-    pub(super) fn new(data: &'a UserData, path: DataPath, now_ms: u64) -> Self {
-        Self { data, path, now_ms, hasher: Hasher::new(), bytes: 0, inline: Vec::new(), spilled: None }
-    }
-
-    /// Takes more of the value.
-    pub(crate) fn write(&mut self, data: &[u8]) -> Result<(), Error> {
-        self.hasher.update(data);
-        self.bytes += data.len() as u64;
-        if self.spilled.is_none() && self.inline.len() + data.len() <= MAX_INLINE_BYTES {
-            self.inline.extend_from_slice(data);
-            return Ok(());
-        }
-        if self.spilled.is_none() {
-            let mut spilled = self.spill()?;
-            spilled.file.write(&std::mem::take(&mut self.inline))?;
-            self.spilled = Some(spilled);
-        }
-        self.spilled.as_mut().map_or(Ok(()), |spilled| spilled.file.write(data))
-    }
-
-    /// Publishes the value in one transaction, in which `with` runs too; then the value that it replaced is removed.
-    pub(crate) fn finish(mut self, with: impl FnOnce(&Transaction<'_>) -> Result<(), Error>) -> Result<Stored, Error> {
-        let (data, sum, bytes) = (self.data, self.hasher.finish(), self.bytes);
-        let file = match self.spilled.take() {
-            Some(Spilled { id, wrapped_key, file }) => {
-                file.finish()?;
-                Some((id, wrapped_key))
+impl Body {
+    fn and(self, piece: &[u8], files: &FileStore) -> Result<Self, Error> {
+        match self {
+            Self::Memory(mut bytes) if bytes.len().saturating_add(piece.len()) <= MAX_INLINE_BYTES => {
+                bytes.extend_from_slice(piece);
+                Ok(Self::Memory(bytes))
             }
-            None => None,
-        };
-        let published = data.database.write(|tx| {
-            let old = data.delete(tx, &self.path)?;
-            self.insert(tx, &sum, file.as_ref())?;
-            with(tx)?;
-            Ok(old)
-        });
-        match published {
-            Ok(old) => {
-                data.remove_file(old.flatten());
-                Ok(Stored { bytes, sum, replaced: old.is_some() })
-            }
-            Err(error) => {
-                data.remove_file(file.map(|(id, _)| id));
-                Err(error)
-            }
+            Self::Memory(bytes) => Self::File(Box::new(files.create()?)).and(&bytes, files)?.and(piece, files),
+            Self::File(mut file) => file.write(piece).map(|()| Self::File(file)),
+            Self::Failed => Err(Error::Misuse("a value whose writing failed is written further")),
         }
     }
 
-    fn spill(&self) -> Result<Spilled, Error> {
-        let mut id = FileId::default();
-        OsRandom.fill(&mut id)?;
-        let key = FileKey::make(&OsRandom)?;
-        let wrapped_key = self.data.wrap.wrap_file(&key, &id, &OsRandom)?;
-        let file = FileWriter::create(&self.data.files, &id, &self.data.space, &key)?;
-        Ok(Spilled { id, wrapped_key, file })
-    }
-
-    fn insert(
-        &self,
-        tx: &Transaction<'_>,
-        sum: &[u8; 32],
-        file: Option<&(FileId, [u8; aico_crypto::WRAPPED_BYTES])>,
-    ) -> Result<(), Error> {
-        let wrap = |source| self.data.database.error(source);
-        let (file_id, file_key) = (file.map(|(id, _)| id), file.map(|(_, key)| key));
-        let (bytes, now) = (self.bytes.cast_signed(), self.now_ms.cast_signed());
-        let sql = "INSERT INTO value (path, bytes, sum, changed_ms, file_id, file_key) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        tx.prepare_cached(sql)
-            .and_then(|mut insert| insert.insert(params![self.path.as_str(), bytes, sum, now, file_id, file_key]))
-            .and_then(|row| match file {
-                Some(_) => Ok(0),
-                None => {
-                    tx.prepare_cached("INSERT INTO inline_value VALUES (?1, ?2)")?.execute(params![row, self.inline])
-                }
-            })
-            .map(drop)
-            .map_err(wrap)
+    fn finish(self) -> Result<(Content, Option<FinishedFile>), Error> {
+        match self {
+            Self::Memory(bytes) => Ok((Content::Inline(bytes), None)),
+            Self::File(file) => {
+                let file = file.finish()?;
+                let content = Content::File { id: *file.id(), wrapped_key: file.wrapped_key().to_vec() };
+                Ok((content, Some(file)))
+            }
+            Self::Failed => Err(Error::Misuse("a value whose writing failed is finished")),
+        }
     }
 }

@@ -1,0 +1,173 @@
+//! The rows of values (`docs/spec/vault-stores.md`, Values).
+
+use std::collections::HashSet;
+
+use aico_crypto::Digest;
+use rusqlite::{Connection, OptionalExtension, Row, Transaction};
+
+use crate::Error;
+use crate::store::FileId;
+use aico_policy::DataPath;
+
+pub(super) const TABLES: &str = "
+    CREATE TABLE value (
+        id INTEGER PRIMARY KEY,
+        path TEXT NOT NULL UNIQUE,
+        bytes INTEGER NOT NULL,
+        sum BLOB NOT NULL,
+        created_ms INTEGER NOT NULL,
+        changed_ms INTEGER NOT NULL,
+        file_id BLOB,
+        file_key BLOB,
+        CHECK ((file_id IS NULL) = (file_key IS NULL))
+    ) STRICT;
+    CREATE TABLE inline_value (
+        value_id INTEGER PRIMARY KEY REFERENCES value(id) ON DELETE CASCADE,
+        content BLOB NOT NULL
+    ) STRICT;
+";
+
+/// One line of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Where the value lies.
+    pub path: DataPath,
+    /// Its length.
+    pub bytes: u64,
+    /// When it was stored, in Unix time.
+    pub changed_ms: u64,
+}
+
+/// A value as its rows tell it.
+pub(super) struct Found {
+    pub(super) bytes: u64,
+    pub(super) sum: Digest,
+    pub(super) changed_ms: u64,
+    pub(super) content: Content,
+}
+
+/// Where a value's bytes are.
+pub(super) enum Content {
+    Inline(Vec<u8>),
+    File { id: FileId, wrapped_key: Vec<u8> },
+}
+
+impl Found {
+    pub(super) fn file(&self) -> Option<FileId> {
+        match &self.content {
+            Content::Inline(_) => None,
+            Content::File { id, .. } => Some(*id),
+        }
+    }
+}
+
+/// Writes a value's rows in the place of older ones. Returns whether there were any, and their file.
+pub(super) fn put(tx: &Transaction<'_>, path: &DataPath, value: &Found) -> Result<(bool, Option<FileId>), Error> {
+    let old = tx
+        .prepare_cached("SELECT file_id FROM value WHERE path = ?1")?
+        .query_row([path.as_str()], |row| file_id(row, 0))
+        .optional()?;
+    let (file, key) = match &value.content {
+        Content::Inline(_) => (None, None),
+        Content::File { id, wrapped_key } => (Some(id.as_bytes()), Some(wrapped_key)),
+    };
+    let id: i64 = tx
+        .prepare_cached(
+            "INSERT INTO value (path, bytes, sum, created_ms, changed_ms, file_id, file_key)
+             VALUES (?1, ?2, ?3, ?4, ?4, ?5, ?6)
+             ON CONFLICT (path) DO UPDATE SET bytes = excluded.bytes, sum = excluded.sum,
+                 changed_ms = excluded.changed_ms, file_id = excluded.file_id, file_key = excluded.file_key
+             RETURNING id",
+        )?
+        .query_row((path.as_str(), stored(value.bytes)?, value.sum, stored(value.changed_ms)?, file, key), |row| {
+            row.get(0)
+        })?;
+    put_inline(tx, id, &value.content)?;
+    Ok((old.is_some(), old.flatten()))
+}
+
+fn put_inline(tx: &Transaction<'_>, id: i64, content: &Content) -> Result<(), Error> {
+    match content {
+        Content::Inline(bytes) => {
+            tx.prepare_cached("INSERT OR REPLACE INTO inline_value (value_id, content) VALUES (?1, ?2)")?
+                .execute((id, bytes))?;
+        }
+        Content::File { .. } => {
+            tx.prepare_cached("DELETE FROM inline_value WHERE value_id = ?1")?.execute([id])?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a value's rows. `None` when there are none, otherwise their file.
+pub(super) fn remove(tx: &Transaction<'_>, path: &DataPath) -> Result<Option<Option<FileId>>, Error> {
+    Ok(tx
+        .prepare_cached("DELETE FROM value WHERE path = ?1 RETURNING file_id")?
+        .query_row([path.as_str()], |row| file_id(row, 0))
+        .optional()?)
+}
+
+pub(super) fn find(db: &Connection, path: &DataPath) -> Result<Option<Found>, Error> {
+    let found = db
+        .prepare_cached(
+            "SELECT bytes, sum, changed_ms, file_id, file_key, content
+             FROM value LEFT JOIN inline_value ON value_id = id WHERE path = ?1",
+        )?
+        .query_row([path.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, content(row)?)))
+        .optional()?;
+    let Some((bytes, sum, changed_ms, content)) = found else { return Ok(None) };
+    let content = content.ok_or_else(|| Error::damaged("the value", "its content is missing"))?;
+    Ok(Some(Found { bytes: loaded(bytes), sum, changed_ms: loaded(changed_ms), content }))
+}
+
+fn content(row: &Row<'_>) -> rusqlite::Result<Option<Content>> {
+    match file_id(row, 3)? {
+        Some(id) => Ok(Some(Content::File { id, wrapped_key: row.get(4)? })),
+        None => Ok(row.get::<_, Option<_>>(5)?.map(Content::Inline)),
+    }
+}
+
+pub(super) fn list(db: &Connection, prefix: &str, after: &str, limit: usize) -> Result<Vec<Entry>, Error> {
+    // Whichever is behind the other begins the range; paths that start with the prefix lie together.
+    let mut statement = db.prepare_cached(
+        "SELECT path, bytes, changed_ms FROM value WHERE path >= ?1 AND path <> ?2 ORDER BY path LIMIT ?3",
+    )?;
+    let mut rows = statement.query((prefix.max(after), after, limit as i64))?;
+    let mut entries = Vec::new();
+    while let Some(row) = rows.next()? {
+        let path: String = row.get(0)?;
+        if !path.starts_with(prefix) {
+            break;
+        }
+        let path = DataPath::parse(&path).map_err(|_| Error::damaged("the value", "its path is not valid"))?;
+        entries.push(Entry { path, bytes: loaded(row.get(1)?), changed_ms: loaded(row.get(2)?) });
+    }
+    Ok(entries)
+}
+
+pub(super) fn files(db: &Connection) -> Result<HashSet<FileId>, Error> {
+    let mut statement = db.prepare("SELECT file_id FROM value WHERE file_id IS NOT NULL")?;
+    let ids = statement.query_map((), |row| row.get(0))?;
+    Ok(ids.map(|id| id.map(FileId::from_bytes)).collect::<Result<_, _>>()?)
+}
+
+pub(super) fn total_bytes(db: &Connection) -> Result<u64, Error> {
+    Ok(db.query_row("SELECT coalesce(sum(bytes), 0) FROM value", (), |row| row.get(0)).map(loaded)?)
+}
+
+pub(super) fn count(db: &Connection) -> Result<u64, Error> {
+    Ok(db.query_row("SELECT count(*) FROM value", (), |row| row.get(0)).map(loaded)?)
+}
+
+fn file_id(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<FileId>> {
+    Ok(row.get::<_, Option<_>>(column)?.map(FileId::from_bytes))
+}
+
+/// SQLite's integers are signed.
+fn stored(number: u64) -> Result<i64, Error> {
+    i64::try_from(number).map_err(|_| Error::Misuse("a number above 2^63 is stored"))
+}
+
+fn loaded(number: i64) -> u64 {
+    number.unsigned_abs()
+}
