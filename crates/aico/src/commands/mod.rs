@@ -8,6 +8,8 @@ mod import;
 mod status;
 mod up;
 
+use std::time::Duration;
+
 use crate::args::{Args, AuditCommand, Command, DataCommand, IdentityCommand};
 use crate::error::Error;
 
@@ -17,13 +19,19 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         .worker_threads(2)
         .build()
         .map_err(|error| Error::io("start the runtime", error))?;
+    let serves = matches!(args.command, Command::Up);
     let done = runtime.block_on(async {
         // Spawned, so that what blocks may do so on a worker.
         let task = tokio::spawn(dispatch(args.command));
         task.await.unwrap_or_else(|crash| Err(Error::io("finish the command", std::io::Error::other(crash))))
     });
-    // A read of standard input that nobody waits for any more must not keep the program.
-    runtime.shutdown_background();
+    if serves {
+        // The vault is closed by whoever drops it last; OpenSSL must still be there then.
+        runtime.shutdown_timeout(Duration::from_secs(10));
+    } else {
+        // A read of standard input that nobody waits for any more must not keep the program.
+        runtime.shutdown_background();
+    }
     done
 }
 

@@ -135,7 +135,8 @@ impl Home {
         let begun = Instant::now();
         loop {
             match child.try_wait().unwrap() {
-                Some(status) => return assert!(status.success(), "{status}"),
+                Some(status) if status.success() => return,
+                Some(_) => panic!("{:?}", child.wait_with_output().unwrap()),
                 None if begun.elapsed() > PATIENCE => panic!("the backend does not end"),
                 None => std::thread::sleep(Duration::from_millis(5)),
             }
