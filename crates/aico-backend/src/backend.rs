@@ -108,9 +108,9 @@ impl Backend {
         let _cut = tokio::time::timeout(GRACE, finished).await;
         served.shutdown().await;
         block_in_place(|| {
-            self.running.record("backend.stop", "");
             let _gone = std::fs::remove_file(&self.socket);
-            self.running.vault.close().map_err(Error::from)
+            let what = What::System { word: "backend.stop", detail: String::new() };
+            self.running.vault.close(&Event { at_ms: now_ms(), who: None, what }).map_err(Error::from)
         })
     }
 }

@@ -242,7 +242,7 @@ pub struct AnchorAnswer {
     pub key: String,
     /// Entries under the head.
     pub size: u64,
-    /// The head's root, in base64.
+    /// The head's root, in base64; empty while there is no head.
     pub root: String,
 }
 

@@ -36,7 +36,7 @@ impl Journal {
     /// in the log when this returns.
     pub(crate) fn redeem(&self, permit: &Permit) -> Result<(), Error> {
         let receipt = permit.receipt();
-        if receipt.log != self.log.id() {
+        if receipt.log != *self.log.log_id().as_bytes() {
             return Err(Error::Misuse("a receipt of another log"));
         }
         let given = self.outstanding.lock().unwrap_or_else(PoisonError::into_inner).remove(&receipt.index);
@@ -109,7 +109,7 @@ impl AuditSink for Journal {
 
     fn record(&self, event: &Event) -> Result<Receipt, Error> {
         let given = self.log.record(&self.encode(event)?)?;
-        let receipt = Receipt { log: self.log.id(), index: given.index(), leaf: given.leaf_hash() };
+        let receipt = Receipt { log: *self.log.log_id().as_bytes(), index: given.index(), leaf: *given.leaf_hash() };
         if matches!(event.what, What::Allowed(_)) {
             let mut outstanding = self.outstanding.lock().unwrap_or_else(PoisonError::into_inner);
             if outstanding.len() >= MAX_OUTSTANDING {

@@ -3,9 +3,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use aico_crypto::{Identity, IdentitySecret, OsRandom, PublicKey, RootKey, SpaceKey};
-use aico_policy::{Action, DataPath, Grant, Permit, Resource, SignedGrant};
+use aico_policy::{Action, AuditSink, DataPath, Event, Grant, Permit, Resource, SignedGrant};
 
-use crate::audit::{self, AuditLog, Head};
+use crate::audit::{AuditLog, Head, LogId};
 use crate::header::{Header, SpaceId, SystemSpace, VaultId};
 use crate::hold::Hold;
 use crate::journal::Journal;
@@ -44,6 +44,7 @@ pub struct Unlocked {
     by: SlotKind,
     system: System,
     owner: UserData,
+    log_key: PublicKey,
     journal: Journal,
 }
 
@@ -87,10 +88,8 @@ pub struct VaultState {
 pub struct Anchor {
     /// The log's public key.
     pub key: PublicKey,
-    /// Entries under the head.
-    pub size: u64,
-    /// The head's root.
-    pub root: [u8; 32],
+    /// The newest head; none before the first write.
+    pub head: Option<Head>,
 }
 
 impl Vault<Locked> {
@@ -132,8 +131,7 @@ impl Vault<Locked> {
         let header = Header::read(&places.home.join(HEADER))?;
         let root = unlock::unlock(&header, &unlock::rungs(places))?.root;
         let spaces = Spaces::open(&places.home, &header, &root, false)?;
-        let head = spaces.newest_anchor()?.unwrap_or(audit::EMPTY_HEAD);
-        Ok(Anchor { key: spaces.keys.log.public()?, size: head.size, root: head.root })
+        Ok(Anchor { key: spaces.keys.log.public()?, head: newest_anchor(&spaces.system, &spaces.owner)? })
     }
 }
 
@@ -180,13 +178,9 @@ impl Spaces {
         let owner = UserData::open(Arc::new(database), &folder.join("files"), *id.as_bytes(), key.file_wrap_key())?;
         Ok(Self { system, owner, keys })
     }
-
-    /// The newest anchor that either space keeps.
-    fn newest_anchor(&self) -> Result<Option<Head>, Error> {
-        newest_anchor(&self.system, &self.owner)
-    }
 }
 
+/// The newest anchor that either space keeps.
 fn newest_anchor(system: &System, owner: &UserData) -> Result<Option<Head>, Error> {
     let kept = [kept_anchor(system.database())?, kept_anchor(owner.database())?];
     Ok(kept.into_iter().flatten().max_by_key(|head| head.size))
@@ -195,14 +189,16 @@ fn newest_anchor(system: &System, owner: &UserData) -> Result<Option<Head>, Erro
 impl Unlocked {
     fn open(home: &Path, header: Header, root: RootKey, by: SlotKind, set_up: bool) -> Result<Self, Error> {
         let Spaces { system, owner, keys } = Spaces::open(home, &header, &root, set_up)?;
-        let (audit, id) = (home.join("audit"), *header.vault().as_bytes());
-        let log = if set_up && !audit::exists(&audit) {
+        let (audit, id) = (home.join("audit"), LogId::from_bytes(*header.vault().as_bytes()));
+        let log_key = keys.log.public()?;
+        // Making a log is repeatable until its last step: a set-up that was stopped in it begins it anew.
+        let log = if set_up && newest_anchor(&system, &owner)?.is_none() && !audit.join("tail").exists() {
             AuditLog::create(&audit, keys.log, id)?
         } else {
             AuditLog::open(&audit, keys.log, id)?
         };
         check_log(&log, newest_anchor(&system, &owner)?)?;
-        Ok(Self { header, root, by, system, owner, journal: Journal::new(log, keys.pseudonyms) })
+        Ok(Self { header, root, by, system, owner, log_key, journal: Journal::new(log, keys.pseudonyms) })
     }
 }
 
@@ -290,7 +286,7 @@ impl Vault<Unlocked> {
         self.redeem(&permit, Action::ReadAudit)?;
         let log = self.state.journal.log();
         // The reader's own entry is part of what it asks for. A full disk hides only what is not written yet.
-        let _shown_without = log.flush();
+        let _shown_without = log.wait_durable(permit.receipt().index);
         let entries = log.tail(count)?;
         let decode = |(index, json): (u64, Vec<u8>)| {
             let event = serde_json::from_slice(&json);
@@ -302,8 +298,8 @@ impl Vault<Unlocked> {
     /// What the vault remembers of its audit log.
     pub fn anchor(&self, permit: Permit) -> Result<Anchor, Error> {
         self.redeem(&permit, Action::ReadAudit)?;
-        let head = newest_anchor(&self.state.system, &self.state.owner)?.unwrap_or(audit::EMPTY_HEAD);
-        Ok(Anchor { key: self.state.journal.log().public(), size: head.size, root: head.root })
+        let head = newest_anchor(&self.state.system, &self.state.owner)?;
+        Ok(Anchor { key: self.state.log_key, head })
     }
 
     /// Enrols an identity with a grant.
@@ -338,10 +334,11 @@ impl Vault<Unlocked> {
         self.state.system.device_identity(&self.state.root)
     }
 
-    /// Puts everything on disk. The vault opens no more after this; what is dropped afterwards wipes the keys.
-    pub fn close(&self) -> Result<(), Error> {
+    /// Records the last event and puts everything on disk; what is dropped afterwards wipes the keys.
+    pub fn close(&self, last: &Event) -> Result<(), Error> {
+        let receipt = self.state.journal.record(last)?;
         let log = self.state.journal.log();
-        log.flush()?;
+        log.wait_durable(receipt.index)?;
         let head = log.head();
         self.state.system.database().write(|tx| keep_anchor(tx, &head))
     }

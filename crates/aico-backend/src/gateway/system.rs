@@ -51,8 +51,8 @@ pub(crate) fn audit_anchor(running: &Running, principal: &Principal) -> Result<A
     block_in_place(|| {
         let permit = system_permit(running, principal, Action::ReadAudit)?;
         let anchor = running.vault().anchor(permit).map_err(|error| failure(&error))?;
-        let root = Base64::encode_string(&anchor.root);
-        Ok(AnchorAnswer { key: anchor.key.to_text(), size: anchor.size, root })
+        let (size, root) = anchor.head.map_or((0, String::new()), |h| (h.size, Base64::encode_string(&h.root)));
+        Ok(AnchorAnswer { key: anchor.key.to_text(), size, root })
     })
 }
 

@@ -101,6 +101,7 @@ impl Party {
 }
 
 struct Kem {
+    seed: Vec<u8>,
     dk: Vec<u8>,
     ek: Vec<u8>,
     ct: Vec<u8>,
@@ -114,7 +115,7 @@ fn kem() -> Kem {
     let message = fixed("kem m");
     let (ct, ss) = dk.encapsulation_key().encapsulate_deterministic(&message.into());
     let ek = dk.encapsulation_key().to_bytes().to_vec();
-    Kem { dk: dk.to_expanded_bytes().to_vec(), ek, ct: ct.to_vec(), ss: ss.to_vec() }
+    Kem { seed, dk: dk.to_expanded_bytes().to_vec(), ek, ct: ct.to_vec(), ss: ss.to_vec() }
 }
 
 fn parties() -> (Party, Party) {
@@ -171,7 +172,7 @@ fn handshake(hybrid: bool) -> Value {
         json!({ "identity_seed": hex(&p.seed), "kind": p.kind as u8, "name": p.name, "identity": hex(&p.identity_bytes()),
                 "ephemeral_secret": hex(&p.ephemeral), "ephemeral_public": hex(&p.ephemeral_public()), "nonce": hex(&p.nonce) })
     };
-    let kem = kem.map(|k| json!({ "dk": hex(&k.dk), "ek": hex(&k.ek), "ct": hex(&k.ct), "ss": hex(&k.ss) }));
+    let kem = kem.map(|k| json!({ "seed": hex(&k.seed), "seed": hex(&k.seed), "dk": hex(&k.dk), "ek": hex(&k.ek), "ct": hex(&k.ct), "ss": hex(&k.ss) }));
     json!({
         "about": format!("a {} handshake, every value of docs/spec/channel.md; hexadecimal", if hybrid { "hybrid" } else { "classical" }),
         "reason": "both roles have to compute each value as it stands here",

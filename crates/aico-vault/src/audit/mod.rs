@@ -1,135 +1,106 @@
-//! The audit log: append-only, Merkle-hashed, every durable state signed (`docs/spec/audit-log.md`).
+//! The audit log: append-only, sealed, signed, checked by anyone (`docs/spec/audit-log.md`).
 //!
-//! Entries are sealed; leaves hash what is sealed. An entry has its place at once; it is on disk within 50 ms, or when
-//! somebody waits for it. What was on disk once cannot be changed, removed, cut or reordered unnoticed; a roll-back of
-//! the whole log to an older state is noticed by whoever remembers a newer head.
+//! What an entry says is another crate's concern: here it is at most [`MAX_ENTRY_BYTES`] bytes. Entries are sealed to
+//! the log's key, their sealed bytes are the leaves of a Merkle tree in the C2SP tlog-tiles layout, and every state that
+//! reaches the disk carries a signed tree head. [`verify()`] needs no key and no running backend.
+//!
+//! ```
+//! use aico_crypto::{LogKey, OsRandom};
+//! use aico_vault::audit::{AuditLog, Expectations, LogId, verify};
+//! # let folder = tempfile::tempdir()?;
+//! let dir = folder.path().join("audit");
+//! let log = AuditLog::create(&dir, LogKey::make(&OsRandom)?, LogId::from_bytes([7; 16]))?;
+//! let receipt = log.record(b"a door was opened")?;
+//! log.wait_durable(receipt.index())?;
+//! log.close()?;
+//! assert_eq!(verify(&dir, &Expectations::default())?.size, 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
-mod note;
+mod disk;
+mod edge;
+mod entry;
+mod layout;
+mod log;
+mod names;
+mod open;
+mod publish;
+mod read;
 mod store;
 mod tail;
-mod tiles;
-mod tree;
+mod torn;
 mod verify;
-mod writer;
 
-use std::path::Path;
-use std::sync::Arc;
-use std::thread::JoinHandle;
+#[cfg(test)]
+mod tests;
 
-use aico_crypto::{LogKey, PublicKey};
+use std::fmt;
 
-use crate::Error;
+pub use entry::MAX_ENTRY_BYTES;
+pub use log::AuditLog;
+pub use read::Inclusion;
+pub use verify::{Anchor, Anchored, Expectations, Finding, Report, VerifyError, verify};
 
-pub use note::{Checkpoint, LogId};
-pub use tree::{EMPTY_HEAD, Head};
-pub use verify::{Expected, Report, verify};
+/// Which log this is: 16 bytes, chosen once by the caller; its text form is 32 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LogId([u8; 16]);
 
-/// Longest entry before it is sealed.
-pub const MAX_ENTRY_BYTES: usize = 4096;
-/// Entries in a bundle, hashes in a tile.
-const WIDTH: u64 = 256;
+impl LogId {
+    /// The log with this identifier.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
 
-/// Proof that the log took an entry in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Taken {
-    index: u64,
-    leaf: [u8; 32],
+    /// The 16 bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
 }
 
-impl Taken {
-    /// The entry's place.
+impl fmt::Display for LogId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// A state of the log: how many entries, and the root of their Merkle tree (RFC 6962, SHA-256).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Number of entries.
+    pub size: u64,
+    /// Root hash over the first `size` entries.
+    pub root: [u8; 32],
+}
+
+/// Says that the log took an entry in: which log, at which index, with which leaf hash. Only the log makes one.
+///
+/// It does not say that the entry is on disk; [`AuditLog::wait_durable`] does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Receipt {
+    log_id: LogId,
+    index: u64,
+    leaf_hash: [u8; 32],
+}
+
+impl Receipt {
+    /// The log that took the entry.
+    #[must_use]
+    pub fn log_id(&self) -> LogId {
+        self.log_id
+    }
+
+    /// The entry's place, counted from 0.
     #[must_use]
     pub fn index(&self) -> u64 {
         self.index
     }
 
-    /// The hash of the entry's leaf.
+    /// SHA-256 of `0x00 ‖ sealed entry`.
     #[must_use]
-    pub fn leaf_hash(&self) -> [u8; 32] {
-        self.leaf
-    }
-}
-
-/// Whether there is a log in `folder`, whole or not.
-#[must_use]
-pub fn exists(folder: &Path) -> bool {
-    folder.join("tail").exists()
-}
-
-/// An open log.
-#[derive(Debug)]
-pub struct AuditLog {
-    id: LogId,
-    public: PublicKey,
-    shared: Arc<writer::Shared>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl AuditLog {
-    /// Makes a new, empty log in `folder`.
-    pub fn create(folder: &Path, key: LogKey, id: LogId) -> Result<Self, Error> {
-        store::Store::create(folder, &key, id)?;
-        Self::open(folder, key, id)
-    }
-
-    /// Opens a log: finishes what a stop left half done, and drops a batch that was never whole.
-    pub fn open(folder: &Path, key: LogKey, id: LogId) -> Result<Self, Error> {
-        let public = key.public()?;
-        let store = store::Store::open(folder, &key, id)?;
-        let (shared, thread) = writer::start(store, key)?;
-        Ok(Self { id, public, shared, thread: Some(thread) })
-    }
-
-    /// The log's identifier.
-    #[must_use]
-    pub fn id(&self) -> LogId {
-        self.id
-    }
-
-    /// The log's public key.
-    #[must_use]
-    pub fn public(&self) -> PublicKey {
-        self.public
-    }
-
-    /// Takes an entry in. It is on disk within 50 ms, unless the disk fails: then nothing is acknowledged until it works
-    /// again.
-    pub fn record(&self, entry: &[u8]) -> Result<Taken, Error> {
-        self.shared.record(entry)
-    }
-
-    /// Returns once the entry at `index` is on disk; whoever waits at the same time shares the write.
-    pub fn wait_durable(&self, index: u64) -> Result<(), Error> {
-        self.shared.wait_durable(index)
-    }
-
-    /// Puts everything on disk.
-    pub fn flush(&self) -> Result<(), Error> {
-        self.shared.flush()
-    }
-
-    /// The newest head that is on disk.
-    #[must_use]
-    pub fn head(&self) -> Head {
-        self.shared.head()
-    }
-
-    /// The newest `count` entries that are on disk, oldest first, opened.
-    pub fn tail(&self, count: u64) -> Result<Vec<(u64, Vec<u8>)>, Error> {
-        self.shared.tail(count)
-    }
-
-    /// Whether an older head is one of this log's: nothing under it was changed since.
-    pub fn contains(&self, older: &Head) -> Result<bool, Error> {
-        self.shared.contains(older)
-    }
-}
-
-impl Drop for AuditLog {
-    fn drop(&mut self) {
-        self.shared.close();
-        if let Some(thread) = self.thread.take() {
-            let _crashed = thread.join();
-        }
+    pub fn leaf_hash(&self) -> &[u8; 32] {
+        &self.leaf_hash
     }
 }

@@ -2,7 +2,7 @@ use std::path::Path;
 
 use aico_crypto::PublicKey;
 use aico_proto::message::{AnchorAnswer, AuditAnswer, AuditEntry, Request};
-use aico_vault::audit::{Expected, Head, Report, verify as verify_log};
+use aico_vault::audit::{self, Anchored, Expectations, Head, Report};
 use aico_vault::{Anchor, Locked, Places, Vault};
 use base64ct::{Base64, Encoding};
 use serde_json::Value;
@@ -59,34 +59,39 @@ pub(crate) async fn verify(require_anchor: bool, checkpoint: Option<&Path>, json
     if !places.home.join("vault.aico").exists() && !places.home.join("audit").exists() {
         return Err(aico_vault::Error::NoVault(places.home).into());
     }
-    let mut expected = Expected { checkpoint: checkpoint.map(read_checkpoint).transpose()?, ..Expected::default() };
     let (remembered, why_not) = match remembered(&places).await {
         Ok(anchor) => (Some(anchor), None),
         Err(error @ Error::Vault(aico_vault::Error::Damaged { .. })) => return Err(not_whole(&error)),
         Err(error) => (None, Some(error.to_string())),
     };
-    if let Some(anchor) = &remembered {
-        expected.key = Some(anchor.key);
-        expected.head = Some(Head { size: anchor.size, root: anchor.root });
-    }
+    let key = remembered.as_ref().map(|anchor| anchor.key);
+    let head = remembered.and_then(|anchor| anchor.head).map(audit::Anchor::Head);
+    let given = checkpoint.map(read_checkpoint).transpose()?.map(audit::Anchor::Checkpoint);
     let folder = places.home.join("audit");
-    let checked = tokio::task::block_in_place(|| verify_log(&folder, &expected));
-    let report = checked.map_err(|error| not_whole(&error.into()))?;
+    let mut report = None;
+    // Two anchors are two verifications: the log has to hold both.
+    let anchors: Vec<_> = head.into_iter().chain(given).map(Some).collect();
+    for anchor in if anchors.is_empty() { vec![None] } else { anchors } {
+        let expected = Expectations { key, anchor };
+        let checked = tokio::task::block_in_place(|| audit::verify(&folder, &expected));
+        report = Some(checked.map_err(|error| Error::LogNotWhole(error.to_string()))?);
+    }
+    let Some(report) = report else { return Err(Error::NotAnchored) };
     show(&report, why_not.as_deref(), json)?;
-    if require_anchor && !report.anchored { Err(Error::NotAnchored) } else { Ok(()) }
+    if require_anchor && report.anchored == Anchored::No { Err(Error::NotAnchored) } else { Ok(()) }
 }
 
 fn show(report: &Report, why_not: Option<&str>, json: bool) -> Result<(), Error> {
-    let root = Base64::encode_string(&report.head.root);
+    let anchored = report.anchored != Anchored::No;
     if json {
         let value = serde_json::json!({
-            "whole": true, "anchored": report.anchored, "entries": report.head.size, "root": root, "notes": report.notes,
+            "whole": true, "anchored": anchored, "entries": report.size, "root": report.root, "notes": report.notes,
         });
         ui::line(&serde_json::to_string(&value)?);
         return Ok(());
     }
-    ui::line(&format!("{} entries, root {root}", report.head.size));
-    if report.anchored {
+    ui::line(&format!("{} entries, root {}", report.size, report.root));
+    if anchored {
         ui::line("whole, and anchored: it holds what is remembered outside of it");
     } else {
         ui::line("internally consistent, not anchored");
@@ -112,8 +117,12 @@ async fn remembered(places: &Places) -> Result<Anchor, Error> {
 fn anchor(answer: &AnchorAnswer) -> Option<Anchor> {
     let key = PublicKey::from_text(&answer.key).ok()?;
     let mut bytes = [0; 32];
-    let root = Base64::decode(&answer.root, &mut bytes).ok()?.try_into().ok()?;
-    Some(Anchor { key, size: answer.size, root })
+    let head = if answer.size == 0 {
+        None
+    } else {
+        Some(Head { size: answer.size, root: Base64::decode(&answer.root, &mut bytes).ok()?.try_into().ok()? })
+    };
+    Some(Anchor { key, head })
 }
 
 fn read_checkpoint(path: &Path) -> Result<String, Error> {

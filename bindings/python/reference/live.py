@@ -1,0 +1,37 @@
+"""Starts a backend of its own, enrols the Python client through the owner's consent, and runs all tests against it."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as root:
+        home, identity = Path(root, "data"), Path(root, "python.key")
+        env = {"PATH": os.environ["PATH"], "HOME": root, "AICO_HOME": str(home), "AICO_KEY_DIR": str(Path(root, "keys"))}
+        aico = [os.environ["AICO_BIN"]]
+        backend = subprocess.Popen([*aico, "up"], env=env, stdout=subprocess.DEVNULL)
+        try:
+            while subprocess.run([*aico, "status"], env=env, capture_output=True).returncode:
+                assert backend.poll() is None, "the backend ended"
+                time.sleep(0.05)
+            client = [sys.executable, str(HERE / "aico_client.py"), "--home", str(home), "--identity", str(identity)]
+            waiting = subprocess.Popen([*client, "enrol"], stdout=subprocess.PIPE, text=True)
+            fingerprint = waiting.stdout.readline().strip()
+            subprocess.run([*aico, "identity", "approve", fingerprint], env=env, check=True)
+            assert waiting.communicate(timeout=30)[0].strip() == "enrolled"
+            live = os.environ | {"AICO_LIVE_HOME": str(home), "AICO_LIVE_IDENTITY": str(identity)}
+            tests = subprocess.run([sys.executable, str(HERE / "test_reference.py"), "-v"], env=live, cwd=HERE)
+            subprocess.run([*aico, "down"], env=env, check=True, stdout=subprocess.DEVNULL)
+            return tests.returncode or backend.wait(timeout=30)
+        finally:
+            backend.kill()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

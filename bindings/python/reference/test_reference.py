@@ -1,0 +1,138 @@
+"""The reference against itself, against testvectors/channel/, and against a live backend (started by live.py)."""
+
+from __future__ import annotations
+
+import json
+import os
+import unittest
+from pathlib import Path
+
+from aico_channel import Channel, ChannelError, Fresh, Initiator, Responder, Schedule, Secret
+from aico_client import Client, Failure, read_identity
+
+VECTORS = Path(__file__).resolve().parents[3] / "testvectors" / "channel"
+KIND_NAMES = {1: "backend", 2: "frontend", 3: "cli", 4: "studio", 5: "plugin"}
+
+
+def vector(name: str) -> dict:
+    return json.loads((VECTORS / name).read_text())
+
+
+def shake(hybrid: bool, change=lambda which, frame: frame) -> tuple[Channel, Channel]:
+    client, server = Secret.make("cli", "cli"), Secret.make("backend", "backend")
+    initiator = Initiator(client, server.identity, Fresh.make(hybrid))
+    responder = Responder(server, change(0, initiator.hello), Fresh.make(False))
+    finish, at_client = initiator.on_reply(change(1, responder.reply))
+    identity, at_server = responder.on_finish(change(2, finish))
+    assert identity == client.identity and at_client.exporter == at_server.exporter
+    return at_client, at_server
+
+
+def ready(at_client: Channel, at_server: Channel) -> None:
+    at_client.open(at_server.seal(bytes(25), kind=1))
+
+
+class Vectors(unittest.TestCase):
+    def handshake(self, name: str) -> tuple[Schedule, Schedule, Channel, Channel]:
+        v = vector(name)
+        h = lambda *path: bytes.fromhex(self.at(v, *path))  # noqa: E731
+        parties = [Secret.make(KIND_NAMES[v[p]["kind"]], v[p]["name"], h(p, "identity_seed")) for p in ("initiator", "responder")]
+        kem = v["ml_kem_768"]
+        fresh_i = Fresh(h("initiator", "nonce"), h("initiator", "ephemeral_secret"), kem and bytes.fromhex(kem["seed"]))
+        fresh_r = Fresh(h("responder", "nonce"), h("responder", "ephemeral_secret"))
+        if kem:
+            fresh_r.encapsulated = (bytes.fromhex(kem["ss"]), bytes.fromhex(kem["ct"]))
+        initiator = Initiator(parties[0], parties[1].identity, fresh_i)
+        self.assertEqual(initiator.hello, h("hello"))
+        responder = Responder(parties[1], initiator.hello, fresh_r)
+        self.assertEqual(responder.reply, h("reply"))
+        finish, at_client = initiator.on_reply(responder.reply)
+        self.assertEqual(finish, h("finish"))
+        _, at_server = responder.on_finish(finish)
+        return initiator.schedule, responder.schedule, at_client, at_server
+
+    def at(self, value, *path):
+        for step in path:
+            value = value[step]
+        return value
+
+    def test_every_value_of_both_handshakes(self) -> None:
+        names = {"traffic_responder_to_initiator": "to_initiator", "traffic_initiator_to_responder": "to_responder"}
+        values = ["th1", "th2", "th3", "th4", "th5", "th6", "th7", "th8", "kx", "hs", "k_i", "k_r", "f_i", "f_r", "fin_r",
+                  "fin_i", "ms", "cid_i", "cid_r", "ratchet", "exporter", *names]
+        for name in ("handshake-classical.json", "handshake-hybrid.json"):
+            v = vector(name)
+            for schedule in self.handshake(name)[:2]:
+                for value in values:
+                    self.assertEqual(getattr(schedule, names.get(value, value)).hex(), v[value], value)
+
+    def test_records_both_ways(self) -> None:
+        _, _, at_client, at_server = self.handshake("handshake-classical.json")
+        for record in vector("records.json")["records"]:
+            plaintext, frame = bytes.fromhex(record["plaintext"]), bytes.fromhex(record["frame"])
+            self.assertEqual(at_client.seal(plaintext, record["kind"]), frame, record["reason"])
+            self.assertEqual(at_server.open(frame), (record["kind"], plaintext), record["reason"])
+
+    def test_refused_records(self) -> None:
+        for record in vector("records.json")["refused"]:
+            _, _, _, at_server = self.handshake("handshake-classical.json")
+            with self.assertRaises(ChannelError, msg=record["reason"]):
+                at_server.open(bytes.fromhex(record["frame"]))
+
+    def test_control_records(self) -> None:
+        records = vector("control.json")["records"]
+        for last in records[3:]:
+            _, _, at_client, _ = self.handshake("handshake-classical.json")
+            for record in [*records[:4], last] if last is not records[3] else records[:4]:
+                self.assertEqual(at_client.open(bytes.fromhex(record["frame"]))[1].hex(), record["plaintext"], record["reason"])
+
+
+class Attacks(unittest.TestCase):
+    def test_a_flipped_byte_anywhere_ends_the_handshake(self) -> None:
+        for hybrid, sizes in ((False, (98, 256, 185)), (True, (1284, 1344, 185))):
+            shake(hybrid)
+            for which, size in enumerate(sizes):
+                for at in range(0, size, 1 if not hybrid else 29):
+                    flip = lambda frame, b: b if frame != which else b[:at] + bytes([b[at] ^ 1]) + b[at + 1 :]  # noqa: B023, E731
+                    with self.assertRaises(ChannelError):
+                        shake(hybrid, flip)
+
+    def test_replayed_reflected_reordered_and_cut_records(self) -> None:
+        for attack in range(4):
+            at_client, at_server = shake(False)
+            ready(at_client, at_server)
+            first, second = at_client.seal(b"1"), at_client.seal(b"2")
+            with self.assertRaises(ChannelError):
+                if attack == 0:
+                    at_server.open(first), at_server.open(first)
+                elif attack == 1:
+                    at_client.open(first)
+                elif attack == 2:
+                    at_server.open(second)
+                else:
+                    at_server.open(first[:-1])
+
+
+@unittest.skipUnless("AICO_LIVE_HOME" in os.environ, "live.py starts a backend and sets AICO_LIVE_HOME")
+class Live(unittest.TestCase):
+    def client(self, hybrid: bool) -> Client:
+        return Client(Path(os.environ["AICO_LIVE_HOME"]), read_identity(Path(os.environ["AICO_LIVE_IDENTITY"])), hybrid)
+
+    def test_values_come_back(self) -> None:
+        for hybrid in (True, False):
+            client = self.client(hybrid)
+            for size in (0, 1, 100 * 1024, 3 * 1024 * 1024):
+                value = os.urandom(size)
+                self.assertEqual(client.put("python/value", value)["bytes"], size)
+                client.key_update()
+                self.assertEqual(client.get("python/value"), value)
+            with self.assertRaises(Failure):
+                client.get("python/absent")
+            with self.assertRaises(Failure):
+                client.ask(op="system.stop")
+            self.assertGreater(client.ask(op="status")["data_bytes"], 0)
+            client.close()
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,309 @@
+//! The log as its users see it: entries get their index at once, a thread puts them on disk in batches.
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use aico_crypto::{LogKey, LogSealKey, OsRandom};
+
+use super::disk::Disk;
+use super::entry::Sealed;
+use super::store::Store;
+use super::{Head, LogId, Receipt, open};
+use crate::Error;
+
+/// An entry that nobody waits for is written after this long; with the write itself, it is on disk within 50 ms.
+const WRITE_AFTER: Duration = Duration::from_millis(25);
+/// After a failure, how long until the next attempt that nobody asked for.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Most entries that are not on disk; the next one waits for them.
+const MAX_UNWRITTEN: u64 = 1024;
+
+/// An append-only log, open for writing; one at a time in a folder.
+///
+/// Entries keep their order and their index for ever. After a failed write the log is closed for new entries until a
+/// write succeeds: every [`AuditLog::record`] and [`AuditLog::wait_durable`] tries again and says honestly how that went.
+/// An entry whose wait failed keeps its place and may be on disk later, or be lost when the process ends.
+pub struct AuditLog {
+    pub(super) shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    log_id: LogId,
+}
+
+/// What the log's users and its thread share. Where both locks are held, the store's was taken first.
+pub(super) struct Shared {
+    queue: Mutex<Queue>,
+    pub(super) store: Mutex<Store>,
+    pub(super) seal_key: LogSealKey,
+    /// There is something to write, or an end.
+    work: Condvar,
+    /// A write ended.
+    done: Condvar,
+}
+
+struct Queue {
+    waiting: Vec<Sealed>,
+    /// The index of the next entry.
+    next: u64,
+    /// What is on disk.
+    durable: Head,
+    /// When to write although nobody waits.
+    due: Option<Instant>,
+    urgent: bool,
+    closing: bool,
+    /// The write that closing asks for has been tried.
+    tried_last: bool,
+    stopped: bool,
+    /// Failed writes so far, and the last one's error if it was the last write.
+    failures: u64,
+    failure: Option<Error>,
+}
+
+impl AuditLog {
+    /// Makes an empty log in `dir`, whose parent exists, and opens it. May be repeated after it was stopped half-way.
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] if there is a log already; [`Error::Held`] if another process has it open; what the disk says.
+    pub fn create(dir: &Path, key: LogKey, log_id: LogId) -> Result<Self, Error> {
+        Self::start(open::create(Disk::new(dir), key, log_id)?)
+    }
+
+    /// Opens the log in `dir` and finishes what a stop left undone: drops a batch that was not written whole, writes
+    /// full bundles. Reads the tail and the right edge of the tree, not the whole log; that is [`super::verify()`]'s work.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if the files are not what this key's log left there; [`Error::Held`] if another process has it
+    /// open; [`Error::Newer`]; what the disk says.
+    pub fn open(dir: &Path, key: LogKey, log_id: LogId) -> Result<Self, Error> {
+        Self::start(open::open(Disk::new(dir), key, log_id)?)
+    }
+
+    pub(super) fn start(store: Store) -> Result<Self, Error> {
+        let (log_id, seal_key) = (store.log_id(), store.key.seal_key());
+        let queue = Mutex::new(Queue::new(store.signed.head));
+        let (work, done) = (Condvar::new(), Condvar::new());
+        let shared = Arc::new(Shared { queue, store: Mutex::new(store), seal_key, work, done });
+        let thread = std::thread::Builder::new().name("audit-log".into()).spawn({
+            let shared = Arc::clone(&shared);
+            move || write_until_closed(&shared)
+        });
+        let thread = thread.map_err(|source| Error::Io { what: "starting the audit log's thread".into(), source })?;
+        Ok(Self { shared, thread: Some(thread), log_id })
+    }
+
+    /// Takes an entry of at most [`super::MAX_ENTRY_BYTES`] bytes in. It has its index and is sealed when this returns,
+    /// and is on disk within 50 ms; [`AuditLog::wait_durable`] waits for that.
+    ///
+    /// When 1,024 entries are not on disk yet, it waits for them.
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] if the entry is too long. After a failed write, tries that write again, and if it fails gives
+    /// its error; the entry was not taken in then.
+    pub fn record(&self, entry: &[u8]) -> Result<Receipt, Error> {
+        let mut queue = self.shared.queue();
+        while queue.failure.is_some() || queue.unwritten() >= MAX_UNWRITTEN {
+            let last = queue.next.saturating_sub(1);
+            queue = self.shared.wait(queue, last)?;
+        }
+        let index = queue.next;
+        let sealed = Sealed::seal(&self.shared.seal_key, self.log_id, index, entry, &OsRandom)?;
+        let leaf_hash = sealed.leaf.0;
+        queue.waiting.push(sealed);
+        queue.next += 1;
+        if queue.due.is_none() {
+            queue.due = Some(Instant::now() + WRITE_AFTER);
+            self.shared.work.notify_one();
+        }
+        Ok(Receipt { log_id: self.log_id, index, leaf_hash })
+    }
+
+    /// Returns when the entry at `index` and all before it are on disk, writing at once; callers share a write.
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] if there is no such entry; the write's error if it failed. The entry keeps its place then, and
+    /// calling again tries again.
+    pub fn wait_durable(&self, index: u64) -> Result<(), Error> {
+        let queue = self.shared.queue();
+        if index >= queue.next {
+            return Err(Error::Misuse("the audit log has no such entry"));
+        }
+        self.shared.wait(queue, index).map(|_| ())
+    }
+
+    /// Which log this is.
+    #[must_use]
+    pub fn log_id(&self) -> LogId {
+        self.log_id
+    }
+
+    /// The head of what is on disk.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        self.shared.queue().durable
+    }
+
+    /// Whether the receipt was given by this log for an entry that it still has in memory or on disk at that index.
+    #[must_use]
+    pub fn gave(&self, receipt: &Receipt) -> bool {
+        receipt.log_id == self.log_id && receipt.index < self.shared.queue().next
+    }
+
+    /// Why full bundles cannot be written, while the tail still takes entries: most often a disk that is nearly full.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.shared.store().trouble.clone()
+    }
+
+    /// Writes everything, and ends the thread. Dropping the log does the same and keeps quiet about errors.
+    ///
+    /// # Errors
+    /// The last write's error: entries that nobody waited for are lost then.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.stop();
+        let queue = self.shared.queue();
+        if queue.unwritten() == 0 { Ok(()) } else { Err(queue.last_failure()) }
+    }
+
+    fn stop(&mut self) {
+        self.shared.queue().closing = true;
+        self.shared.work.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked left its entries unwritten, which `close` reports.
+            thread.join().ok();
+        }
+    }
+}
+
+impl Drop for AuditLog {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl std::fmt::Debug for AuditLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "AuditLog({})", self.log_id)
+    }
+}
+
+impl Queue {
+    fn new(durable: Head) -> Self {
+        Self {
+            waiting: Vec::new(),
+            next: durable.size,
+            durable,
+            due: None,
+            urgent: false,
+            closing: false,
+            tried_last: false,
+            stopped: false,
+            failures: 0,
+            failure: None,
+        }
+    }
+
+    fn unwritten(&self) -> u64 {
+        self.next - self.durable.size
+    }
+
+    fn last_failure(&self) -> Error {
+        self.failure.as_ref().map_or_else(|| Error::Misuse("the audit log has ended"), same_error)
+    }
+
+    fn note(&mut self, written: Result<Head, Error>) {
+        match written {
+            Ok(head) => (self.durable, self.failure) = (head, None),
+            Err(e) => {
+                self.failures += 1;
+                self.failure = Some(e);
+                self.due = Some(Instant::now() + RETRY_AFTER);
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the entry at `index` is on disk or a write has failed.
+    fn wait<'a>(&self, mut queue: MutexGuard<'a, Queue>, index: u64) -> Result<MutexGuard<'a, Queue>, Error> {
+        let failures = queue.failures;
+        while queue.durable.size <= index {
+            if queue.stopped || queue.failures != failures {
+                return Err(queue.last_failure());
+            }
+            queue.urgent = true;
+            self.work.notify_one();
+            queue = self.done.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(queue)
+    }
+
+    /// The next entries to write, when it is time; `None` at the end.
+    fn next_batch(&self) -> Option<Vec<Sealed>> {
+        let mut queue = self.queue();
+        loop {
+            let now = Instant::now();
+            let due = queue.due.filter(|_| queue.unwritten() > 0);
+            if queue.closing || queue.urgent || due.is_some_and(|due| due <= now) {
+                break;
+            }
+            queue = match due {
+                None => self.work.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                Some(due) => self.work.wait_timeout(queue, due - now).unwrap_or_else(PoisonError::into_inner).0,
+            };
+        }
+        if queue.closing && (queue.unwritten() == 0 || std::mem::replace(&mut queue.tried_last, true)) {
+            return None;
+        }
+        (queue.urgent, queue.due) = (false, None);
+        Some(std::mem::take(&mut queue.waiting))
+    }
+}
+
+/// The thread: one write after the other. Whoever waits hears of it before full bundles are written.
+fn write_until_closed(shared: &Shared) {
+    let _stopped = Stopped(shared);
+    while let Some(batch) = shared.next_batch() {
+        let mut store = shared.store();
+        let written = store.append(batch);
+        let good = written.is_ok();
+        shared.queue().note(written);
+        shared.done.notify_all();
+        if good {
+            store.publish_if_due();
+        }
+    }
+}
+
+/// Tells those who wait that nobody writes any more, also after a panic.
+struct Stopped<'a>(&'a Shared);
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        self.0.queue().stopped = true;
+        self.0.done.notify_all();
+    }
+}
+
+/// The same error for one more caller.
+fn same_error(error: &Error) -> Error {
+    match error {
+        Error::Full { what } => Error::Full { what: what.clone() },
+        Error::Io { what, source } => Error::Io { what: what.clone(), source: same_io_error(source) },
+        Error::Crypto(e) => Error::Crypto(*e),
+        other => Error::Io { what: "writing the audit log".into(), source: io::Error::other(other.to_string()) },
+    }
+}
+
+fn same_io_error(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(|| io::Error::new(error.kind(), error.to_string()), io::Error::from_raw_os_error)
+}
