@@ -129,3 +129,63 @@ fn cut(text: &str) -> Value {
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use aico_crypto::{ComponentKind, Identity, IdentitySecret, LogKey, Name, OsRandom};
+    use aico_policy::{DataPath, Grant, Principal, decide};
+    use aico_proto::LocalIdentity;
+
+    use super::*;
+    use crate::audit::LogId;
+
+    fn journal(folder: &std::path::Path, id: u8) -> Journal {
+        let key = LogKey::make(&OsRandom).unwrap();
+        let log = AuditLog::create(&folder.join(format!("log{id}")), key, LogId::from_bytes([id; 16])).unwrap();
+        Journal::new(log, PseudonymKey::make(&OsRandom).unwrap())
+    }
+
+    /// A log that says yes to everything and keeps nothing.
+    struct Liar([u8; 16], u64);
+
+    impl AuditSink for Liar {
+        type Error = Error;
+
+        fn record(&self, _event: &Event) -> Result<Receipt, Error> {
+            Ok(Receipt { log: self.0, index: self.1, leaf: [0; 32] })
+        }
+    }
+
+    fn permit<S: AuditSink<Error = Error>>(sink: &S, path: &str) -> Permit {
+        let secret = IdentitySecret::make(&OsRandom).unwrap();
+        let identity = Identity::new(ComponentKind::Cli, *secret.public(), Name::parse("cli").unwrap());
+        let me = LocalIdentity::new(secret, identity).unwrap();
+        let grants = [Grant::for_enrolment(me.identity(), 1)];
+        let capability = Capability::new(Action::WriteData, Resource::Value(DataPath::parse(path).unwrap()));
+        decide(&Principal::from_own_identity(&me), &grants, capability, 5).record(sink).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_permit_is_good_once_and_on_disk_by_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = journal(folder.path(), 1);
+        let permit = permit(&journal, "notes/a");
+        journal.redeem(&permit).unwrap();
+        assert!(journal.log().head().size > permit.receipt().index);
+        assert!(matches!(journal.redeem(&permit), Err(Error::Misuse(_))), "a second time");
+    }
+
+    #[test]
+    fn permits_that_this_log_did_not_give_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ours, theirs) = (journal(folder.path(), 1), journal(folder.path(), 2));
+        assert!(matches!(ours.redeem(&permit(&theirs, "notes/a")), Err(Error::Misuse(_))), "another log's");
+        let real = permit(&ours, "notes/a");
+        let forged = permit(&Liar([1; 16], real.receipt().index), "notes/b");
+        assert!(matches!(ours.redeem(&forged), Err(Error::Misuse(_))), "a real receipt under another event");
+        assert!(
+            matches!(ours.redeem(&permit(&Liar([1; 16], 77), "notes/a")), Err(Error::Misuse(_))),
+            "out of thin air"
+        );
+    }
+}

@@ -172,7 +172,9 @@ fn handshake(hybrid: bool) -> Value {
         json!({ "identity_seed": hex(&p.seed), "kind": p.kind as u8, "name": p.name, "identity": hex(&p.identity_bytes()),
                 "ephemeral_secret": hex(&p.ephemeral), "ephemeral_public": hex(&p.ephemeral_public()), "nonce": hex(&p.nonce) })
     };
-    let kem = kem.map(|k| json!({ "seed": hex(&k.seed), "dk": hex(&k.dk), "ek": hex(&k.ek), "ct": hex(&k.ct), "ss": hex(&k.ss) }));
+    let kem = kem.map(
+        |k| json!({ "seed": hex(&k.seed), "dk": hex(&k.dk), "ek": hex(&k.ek), "ct": hex(&k.ct), "ss": hex(&k.ss) }),
+    );
     json!({
         "about": format!("a {} handshake, every value of docs/spec/channel.md; hexadecimal", if hybrid { "hybrid" } else { "classical" }),
         "reason": "both roles have to compute each value as it stands here",

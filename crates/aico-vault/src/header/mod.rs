@@ -4,6 +4,9 @@ mod bytes;
 mod id;
 mod slot;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;

@@ -1,0 +1,101 @@
+use aico_crypto::{OsRandom, digest};
+use proptest::prelude::*;
+
+use super::*;
+
+fn example() -> (Header, SlotSecret) {
+    let (root, key) = (RootKey::make(&OsRandom).unwrap(), SpaceKey::make(&OsRandom).unwrap());
+    let secret = SlotSecret::make(&OsRandom).unwrap();
+    let copy = secret.hazmat_to_platform(SlotSecret::hazmat_from_platform).unwrap();
+    let slot = NewSlot { kind: SlotKind::KeyFile, id: SlotId(1), secret, parameters: vec![7; 5] };
+    let system = SystemSpace { id: SpaceId::make(&OsRandom).unwrap(), epoch: 0, key: &key };
+    let vault = VaultId::make(&OsRandom).unwrap();
+    (Header::make(vault, 9, &root, &system, &[slot], &OsRandom).unwrap(), copy)
+}
+
+/// Gives altered bytes a checksum that fits.
+fn sum_anew(bytes: &mut [u8]) {
+    let end = bytes.len() - 64;
+    let sum = digest(&bytes[..end]);
+    bytes[end..end + 32].copy_from_slice(&sum);
+}
+
+#[test]
+fn a_header_survives_and_opens() {
+    let (header, secret) = example();
+    let back = Header::decode(&header.encode()).unwrap();
+    assert_eq!(back, header);
+    assert!(back.unlock(SlotId(1), &secret).is_ok());
+    let other = SlotSecret::make(&OsRandom).unwrap();
+    assert!(matches!(back.unlock(SlotId(1), &other), Err(Error::Locked(_))), "a wrong secret is not damage");
+}
+
+#[test]
+fn no_cut_and_no_flipped_bit_decodes() {
+    let (header, _) = example();
+    let good = header.encode();
+    for cut in 0..good.len() {
+        assert!(Header::decode(&good[..cut]).is_err());
+    }
+    for bit in 0..(good.len() - 32) * 8 {
+        let mut bad = good.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        assert!(Header::decode(&bad).is_err(), "bit {bit}");
+    }
+}
+
+#[test]
+fn an_altered_header_with_a_good_checksum_does_not_open() {
+    let (header, secret) = example();
+    let good = header.encode();
+    // Behind magic, format and length; the authenticator's own bytes too.
+    for at in (14..good.len() - 64).chain(good.len() - 32..good.len()) {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        sum_anew(&mut bad);
+        let opened = Header::decode(&bad).and_then(|header| header.unlock(SlotId(1), &secret).map(drop));
+        assert!(opened.is_err(), "byte {at}");
+    }
+}
+
+#[test]
+fn a_newer_format_is_told() {
+    let (header, _) = example();
+    let mut newer = header.encode();
+    newer[9] = 2;
+    sum_anew(&mut newer);
+    assert!(matches!(Header::decode(&newer), Err(Error::Newer { found: 2, known: 1, .. })));
+}
+
+#[test]
+fn the_last_slot_stays_and_changes_count() {
+    let (mut header, secret) = example();
+    let root = header.unlock(SlotId(1), &secret).unwrap();
+    assert!(matches!(header.remove_slot(&root, SlotId(1)), Err(Error::Misuse(_))));
+    let secret = SlotSecret::make(&OsRandom).unwrap();
+    let new = NewSlot { kind: SlotKind::SecretService, id: SlotId(2), secret, parameters: Vec::new() };
+    header.add_slot(&root, &new, 10, &OsRandom).unwrap();
+    assert_eq!((header.revision(), header.slots().len()), (2, 2));
+    assert!(header.add_slot(&root, &new, 10, &OsRandom).is_err(), "an identifier twice");
+    assert!(header.remove_slot(&root, SlotId(1)).is_err(), "the key file stays while nothing else is a person's");
+    header.remove_slot(&root, SlotId(2)).unwrap();
+    header.rewrite(&root).unwrap();
+    assert_eq!(header.revision(), 4);
+    let stranger = RootKey::make(&OsRandom).unwrap();
+    assert!(header.rewrite(&stranger).is_err());
+}
+
+proptest! {
+    #[test]
+    fn rubbish_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..600), at in 14usize..200) {
+        prop_assert!(Header::decode(&bytes).is_err());
+        let mut spliced = example().0.encode();
+        for (to, from) in spliced[at..].iter_mut().zip(&bytes) {
+            *to = *from;
+        }
+        if spliced.len() > 78 {
+            sum_anew(&mut spliced);
+            let _any_answer = Header::decode(&spliced);
+        }
+    }
+}

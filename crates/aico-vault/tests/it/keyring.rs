@@ -1,0 +1,219 @@
+//! The Secret Service, by a gnome-keyring of its own in a D-Bus session of its own; never the user's.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use aico_crypto::{OsRandom, SlotSecret};
+use aico_vault::unlock::{KeyFile, Rung, SecretService};
+use aico_vault::{Locked, Places, SlotId, Vault, VaultId};
+
+/// A D-Bus session with a keyring whose password is known.
+struct Session {
+    root: tempfile::TempDir,
+    bus: Child,
+    address: String,
+    keyring: Option<Child>,
+}
+
+impl Session {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        // No service directories: the bus starts nothing by itself, so there is one keyring, and it is ours.
+        let config = root.path().join("bus.conf");
+        let allow = "<allow send_destination=\"*\" eavesdrop=\"true\"/><allow eavesdrop=\"true\"/><allow own=\"*\"/>";
+        let listen = format!("<listen>unix:path={}</listen>", root.path().join("bus").display());
+        let policy = format!("<policy context=\"default\">{allow}</policy>");
+        fs::write(&config, format!("<busconfig><type>session</type>{listen}{policy}</busconfig>")).unwrap();
+        let mut bus = Command::new("dbus-daemon")
+            .args(["--nofork", "--print-address=1"])
+            .arg(format!("--config-file={}", config.display()))
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", root.path())
+            .env("XDG_DATA_HOME", root.path().join("data"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("dbus-daemon does not start ({error}); `./dev test` installs `dbus`"));
+        let mut address = String::new();
+        BufReader::new(bus.stdout.take().unwrap()).read_line(&mut address).unwrap();
+        let mut this = Self { root, bus, address: address.trim().to_owned(), keyring: None };
+        this.start_keyring(Some("the keyring's password"));
+        this
+    }
+
+    /// Starts the keyring; without a password it stays locked.
+    fn start_keyring(&mut self, password: Option<&str>) {
+        let mut command = Command::new("gnome-keyring-daemon");
+        command.args(["--foreground", "--components=secrets"]);
+        if password.is_some() {
+            command.arg("--unlock");
+        }
+        let run = self.root.path().join("run");
+        fs::create_dir_all(&run).unwrap();
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.root.path());
+        command.env("XDG_DATA_HOME", self.root.path().join("data")).env("XDG_RUNTIME_DIR", &run);
+        command.env("DBUS_SESSION_BUS_ADDRESS", &self.address);
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let mut child =
+            child.unwrap_or_else(|error| panic!("no gnome-keyring ({error}); `./dev test` installs `gnome-keyring`"));
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(password.unwrap_or_default().as_bytes()).unwrap();
+        drop(input);
+        self.keyring = Some(child);
+        let begun = Instant::now();
+        while password.is_some() && self.rung().available().is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", self.rung().available());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn stop_keyring(&mut self) {
+        let mut child = self.keyring.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    fn rung(&self) -> SecretService {
+        SecretService::new(Some(self.address.clone()))
+    }
+
+    fn places(&self) -> Places {
+        let path = |name: &str| self.root.path().join(name);
+        Places { home: path("vault"), key_dir: path("keys"), bus: Some(self.address.clone()) }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        for child in self.keyring.iter_mut().chain([&mut self.bus]) {
+            let _ended_already = child.kill();
+            let _ended_already = child.wait();
+        }
+    }
+}
+
+fn opens(places: &Places) -> Result<String, String> {
+    let opened = Vault::<Locked>::at(places).and_then(|vault| vault.unlock(1));
+    opened.map(|(_, opening)| opening.unlocked_by).map_err(|error| error.to_string())
+}
+
+fn key_file(places: &Places) -> PathBuf {
+    let is_key = |path: &PathBuf| path.extension().is_some_and(|e| e == "key");
+    fs::read_dir(&places.key_dir).unwrap().map(|e| e.unwrap().path()).find(is_key).unwrap()
+}
+
+#[test]
+fn it_keeps_a_secret_across_its_own_restart_and_forgets_it() {
+    let mut session = Session::new();
+    let (vault, slot) = (VaultId::make(&OsRandom).unwrap(), SlotId(2));
+    let secret = SlotSecret::make(&OsRandom).unwrap();
+    session.rung().store(&vault, slot, &secret).unwrap();
+    session.stop_keyring();
+    session.start_keyring(Some("the keyring's password"));
+    let back = session.rung().load(&vault, slot).unwrap();
+    assert_eq!(back.slot_key(b"").check_value(), secret.slot_key(b"").check_value());
+    let other = VaultId::make(&OsRandom).unwrap();
+    assert!(session.rung().load(&other, slot).unwrap_err().to_string().contains("no entry"));
+    session.rung().remove(&vault, slot).unwrap();
+    assert!(session.rung().load(&vault, slot).unwrap_err().to_string().contains("no entry"));
+}
+
+#[test]
+fn a_vault_opens_by_the_keyring_and_by_the_key_file_when_it_is_gone() {
+    let mut session = Session::new();
+    let places = session.places();
+    assert_eq!(opens(&places).unwrap(), "secret-service");
+    assert_eq!(opens(&places).unwrap(), "secret-service", "again");
+
+    // Without the key file the keyring alone is enough.
+    let file = key_file(&places);
+    let aside = file.with_extension("aside");
+    fs::rename(&file, &aside).unwrap();
+    assert_eq!(opens(&places).unwrap(), "secret-service");
+    session.stop_keyring();
+    let error = opens(&places).unwrap_err();
+    assert!(error.contains("nothing here unlocks") && error.contains("is not there"), "{error}");
+
+    // Without the keyring the key file is.
+    fs::rename(&aside, &file).unwrap();
+    assert_eq!(opens(&places).unwrap(), "key-file");
+}
+
+#[test]
+fn a_wrong_entry_is_told_and_the_key_file_opens() {
+    let session = Session::new();
+    let places = session.places();
+    assert_eq!(opens(&places).unwrap(), "secret-service");
+    let name = key_file(&places).file_stem().unwrap().to_str().unwrap().to_owned();
+    let digits = name.strip_prefix("vault-").unwrap().as_bytes().as_chunks::<2>().0;
+    let bytes: Vec<u8> = digits.iter().map(|d| u8::from_str_radix(str::from_utf8(d).unwrap(), 16).unwrap()).collect();
+    let vault = VaultId::from_bytes(bytes.try_into().unwrap());
+    session.rung().store(&vault, SlotId(2), &SlotSecret::make(&OsRandom).unwrap()).unwrap();
+    assert_eq!(opens(&places).unwrap(), "key-file");
+}
+
+#[test]
+fn a_locked_keyring_a_dead_one_and_a_dead_bus_do_not_hold_up_a_start() {
+    let mut session = Session::new();
+    let places = session.places();
+    assert_eq!(opens(&places).unwrap(), "secret-service");
+    session.stop_keyring();
+    session.start_keyring(None);
+    let begun = Instant::now();
+    assert_eq!(opens(&places).unwrap(), "key-file", "locked");
+    assert!(begun.elapsed() < Duration::from_secs(8));
+    session.stop_keyring();
+    assert_eq!(opens(&places).unwrap(), "key-file", "dead");
+    let nowhere = SecretService::new(Some(format!("unix:path={}", session.root.path().join("nowhere").display())));
+    assert!(nowhere.available().unwrap_err().to_string().contains("D-Bus does not answer"));
+    let deaf = session.root.path().join("deaf");
+    let _listener = std::os::unix::net::UnixListener::bind(&deaf).unwrap();
+    let begun = Instant::now();
+    let deaf = SecretService::new(Some(format!("unix:path={}", deaf.display())));
+    assert!(deaf.available().is_err());
+    assert!(begun.elapsed() < Duration::from_secs(5), "a bus that says nothing");
+    assert!(SecretService::new(None).available().unwrap_err().to_string().contains("no D-Bus"));
+}
+
+#[test]
+fn key_files_that_are_not_ones_are_refused_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let (rung, vault) = (KeyFile::new(folder.path().to_owned()), VaultId::make(&OsRandom).unwrap());
+    rung.store(&vault, SlotId(1), &SlotSecret::make(&OsRandom).unwrap()).unwrap();
+    let path = folder.path().join(format!("{vault}.key"));
+    let good = fs::read(&path).unwrap();
+    let refused = |why: &str| {
+        let found = rung.load(&vault, SlotId(1)).unwrap_err().to_string();
+        assert!(found.contains(why), "{found}");
+    };
+    let write = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        close(&path, 0o600);
+    };
+    for bad in
+        [&b""[..], b"# only a comment\n", b"AICO-SLOT-1-short\n", &[0xff; 64], &[good.clone(), good.clone()].concat()]
+    {
+        write(bad);
+        refused("does not hold a key");
+    }
+    write(&[b'#'; 5000]);
+    refused("too long");
+    write(&good);
+    close(&path, 0o640);
+    refused("read by others");
+    fs::rename(&path, folder.path().join("real")).unwrap();
+    refused("is not there");
+    std::os::unix::fs::symlink(folder.path().join("real"), &path).unwrap();
+    refused("is a link");
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    refused("not a plain file");
+}
+
+fn close(path: &Path, mode: u32) {
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+}

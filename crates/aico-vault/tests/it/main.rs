@@ -1,0 +1,4 @@
+//! The vault with a real keyring.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod keyring;
