@@ -38,19 +38,34 @@ impl Client {
     /// Asks, and reads the one answer.
     pub async fn ask<A: DeserializeOwned>(&mut self, request: &Request) -> Result<A, Error> {
         send_json(&mut self.stream.sender, request).await?;
-        answer(&mut self.stream.receiver).await
+        let answered = answer(&mut self.stream.receiver).await;
+        self.answer_close(answered).await
+    }
+
+    /// A CLOSE of the backend is answered once, with its reason.
+    async fn answer_close<T>(&mut self, received: Result<T, Error>) -> Result<T, Error> {
+        if let Err(Error::Closed(reason)) = &received {
+            let _gone = self.stream.sender.close(*reason).await;
+        }
+        received
     }
 
     /// Asks to be enrolled. `waiting` hears the fingerprint that the owner has to compare.
     pub async fn enrol(&mut self, waiting: impl FnOnce(&str)) -> Result<EnrolAnswer, Error> {
         let first: EnrolAnswer = self.ask(&Request::Enrol {}).await?;
         waiting(&first.fingerprint);
-        answer(&mut self.stream.receiver).await
+        let decided = answer(&mut self.stream.receiver).await;
+        self.answer_close(decided).await
     }
 
     /// Stores everything that `source` gives. The answer means that it is on disk; a failure, that nothing of it is.
     pub async fn put(&mut self, path: &str, source: &mut (impl AsyncRead + Unpin)) -> Result<PutAnswer, Error> {
         send_json(&mut self.stream.sender, &Request::DataPut { path: path.to_owned() }).await?;
+        let stored = self.put_value(source).await;
+        self.answer_close(stored).await
+    }
+
+    async fn put_value(&mut self, source: &mut (impl AsyncRead + Unpin)) -> Result<PutAnswer, Error> {
         let stop = Notify::new();
         let sent = send_value(&mut self.stream.sender, source, &stop);
         let answered = answer(&mut self.stream.receiver);

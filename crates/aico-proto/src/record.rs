@@ -223,8 +223,8 @@ impl Opener {
                 self.awaits_ready = false;
             }
             (Control::Ready(_), false) => return Err(Error::Unexpected("a READY that nobody waits for")),
-            (Control::Close(reason), _) => self.closed = Some(*reason),
             (_, true) => return Err(Error::Unexpected("a control record before READY")),
+            (Control::Close(reason), false) => self.closed = Some(*reason),
             (Control::KeyUpdate, false) => {
                 let generation = self.generation.take().ok_or(Error::UsedUp)?;
                 self.generation = Some(generation.next()?);

@@ -138,8 +138,8 @@ async fn serve_unenrolled(
 /// What the other side is told when a connection ends badly.
 fn close_reason(error: &NetError) -> CloseReason {
     match error {
-        NetError::Closed(CloseReason::Idle) => CloseReason::Idle,
-        NetError::Closed(_) => CloseReason::Normal,
+        // A CLOSE is answered with the same reason.
+        NetError::Closed(reason) => *reason,
         NetError::Channel(ProtoError::UsedUp) => CloseReason::Limit,
         NetError::Channel(ProtoError::Authentication | ProtoError::Order) => CloseReason::BadRecord,
         _ => CloseReason::Protocol,

@@ -86,6 +86,11 @@ fn nothing_comes_before_ready_and_ready_comes_once() {
     let mut shaken = channel();
     let frame = seal_control(&mut shaken.client.sealer, &ready());
     assert!(matches!(open(&mut shaken.server.opener, &frame), Err(Error::Unexpected(_))), "the client sends none");
+    // The server's half of another channel, whose client has not seen READY: not even CLOSE is taken.
+    let mut shaken = shake(&cli(), &backend(), false);
+    let _lost = seal_control(&mut shaken.server.sealer, &ready());
+    let close = seal_control(&mut shaken.server.sealer, &Control::Close(CloseReason::Normal));
+    assert!(open(&mut shaken.client.opener, &close).is_err());
 }
 
 #[test]

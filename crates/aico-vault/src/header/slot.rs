@@ -143,7 +143,7 @@ pub struct NewSlot {
     pub id: SlotId,
     /// What the method keeps.
     pub secret: SlotSecret,
-    /// What the method wants to find again, at most [`MAX_PARAMETER_BYTES`].
+    /// What the method wants to find again, at most 1 KiB.
     pub parameters: Vec<u8>,
 }
 

@@ -1,6 +1,7 @@
+mod value;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 use aico_crypto::{Identity, IdentitySecret, OsRandom, PublicKey, RootKey, SpaceKey};
 use aico_policy::{Action, AuditSink, DataPath, Event, Grant, Permit, Resource, SignedGrant};
@@ -12,8 +13,10 @@ use crate::journal::Journal;
 use crate::store::Database;
 use crate::system::{self, ANCHOR_TABLE, System, SystemKeys, keep_anchor, kept_anchor};
 use crate::unlock::{self, SlotKind};
-use crate::user_data::{Entry, Stored, USER_DATA_TABLES, UserData, ValueReader, ValueWriter};
+use crate::user_data::{Entry, USER_DATA_TABLES, UserData};
 use crate::{Error, durable};
+
+pub use value::{Get, Put};
 
 const HEADER: &str = "vault.aico";
 /// The header of a set-up that is not finished: it becomes [`HEADER`] as the last step.
@@ -241,14 +244,14 @@ impl Vault<Unlocked> {
     pub fn begin_put(&self, permit: Permit, now_ms: u64) -> Result<Put<'_>, Error> {
         let path = self.value(&permit, Action::WriteData)?.clone();
         let writer = self.state.owner.begin_put(&path, now_ms);
-        Ok(Put { state: &self.state, permit, writer: Some(writer), bytes: 0, began: Instant::now(), now_ms })
+        Ok(Put::new(&self.state, permit, writer, now_ms))
     }
 
     /// Opens a value for reading.
     pub fn get(&self, permit: Permit) -> Result<Get, Error> {
         let path = self.value(&permit, Action::ReadData)?;
         let reader = self.state.owner.get(path)?;
-        Ok(Get { reader, permit, began: Instant::now() })
+        Ok(Get::new(reader, permit))
     }
 
     /// Lists values behind `after`, in the order of their paths.
@@ -376,70 +379,5 @@ fn short(error: &Error) -> &'static str {
         Error::Full { .. } => "disk full",
         Error::Damaged { .. } => "damaged",
         _ => "failed",
-    }
-}
-
-/// A value on its way in. Dropped before [`Put::finish`], it leaves nothing.
-#[derive(Debug)]
-pub struct Put<'a> {
-    state: &'a Unlocked,
-    permit: Permit,
-    writer: Option<ValueWriter>,
-    bytes: u64,
-    began: Instant,
-    now_ms: u64,
-}
-
-impl Put<'_> {
-    /// Takes more of the value.
-    pub fn write(&mut self, data: &[u8]) -> Result<(), Error> {
-        let bounds = self.permit.bounds();
-        self.bytes = self.bytes.saturating_add(data.len() as u64);
-        if self.bytes > bounds.bytes || self.began.elapsed() > bounds.time {
-            return Err(Error::Misuse("a value beyond the bounds of its permit"));
-        }
-        self.writer.as_mut().ok_or(Error::Misuse("a value that is finished"))?.write(data)
-    }
-
-    /// Publishes the value: when this returns it is on disk, whole.
-    pub fn finish(mut self) -> Result<Stored, Error> {
-        let writer = self.writer.take().ok_or(Error::Misuse("a value that is finished"))?;
-        let head = self.state.journal.log().head();
-        let stored = writer.finish_with(|tx| keep_anchor(tx, &head));
-        self.state.outcome(&self.permit, stored.as_ref().map(|stored| stored.bytes));
-        stored
-    }
-}
-
-impl Drop for Put<'_> {
-    fn drop(&mut self) {
-        if self.writer.take().is_some() {
-            let result = Err("not finished".to_owned());
-            let _failed_closed = self.state.journal.outcome(self.now_ms, self.permit.receipt().index, result);
-        }
-    }
-}
-
-/// A value on its way out.
-#[derive(Debug)]
-pub struct Get {
-    reader: ValueReader,
-    permit: Permit,
-    began: Instant,
-}
-
-impl Get {
-    /// Bytes of the value.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.reader.bytes()
-    }
-
-    /// Puts the next piece into `chunk`; false at the end, where the value's sum has been checked.
-    pub fn next_chunk(&mut self, chunk: &mut Vec<u8>) -> Result<bool, Error> {
-        if self.began.elapsed() > self.permit.bounds().time {
-            return Err(Error::Misuse("a value beyond the bounds of its permit"));
-        }
-        self.reader.next_chunk(chunk)
     }
 }
