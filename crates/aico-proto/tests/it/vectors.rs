@@ -440,3 +440,56 @@ fn the_code_reads_the_control_records_of_the_vectors() {
         assert_eq!(got, *control, "{reason}");
     }
 }
+
+/// A handshake of the code up to one frame that somebody else makes: with the right ephemeral keys, and whatever
+/// `identity`, `signature` and `fin` they like. `after_signature` is the step whose hash the `fin` is over.
+fn forged(vector: &Value, side: char, signature: &[u8], fin: Option<&[u8]>) -> Vec<u8> {
+    let value = |name: &str| unhex(&vector[format!("{name}_{side}")]);
+    let (before, steps) = if side == 'r' { ("th2", b"34") } else { ("th5", b"67") };
+    let before = unhex(&vector[before]);
+    let identity = value("sealed_plaintext")[..64].to_vec();
+    let signed = h(steps[0], &[&before, &identity]);
+    let honest = kdf(&value("f"), "fin", &h(steps[1], &[&signed, signature]), 32);
+    let plain = [identity.as_slice(), signature, fin.unwrap_or(&honest)].concat();
+    aead(&value("k"), &[0; 24], &before, &plain)
+}
+
+#[test]
+fn whoever_has_the_keys_of_the_exchange_and_no_identity_is_refused() {
+    let vector = read("handshake-classical.json");
+    let (i, r) = parties();
+    let (client, server) = (i.local(), r.local());
+    let (sig_i, sig_r, other) = (unhex(&vector["sig_i"]), unhex(&vector["sig_r"]), vec![7; 64]);
+    let reply = |sealed: Vec<u8>| {
+        let fresh = Fresh::hazmat_from_parts(i.nonce, i.ephemeral(), None, None);
+        let (initiator, _) = Initiator::start(server.identity().clone(), fresh);
+        let open = &unhex(&vector["reply"])[..80];
+        initiator.on_reply(&client, &[open, &sealed].concat()).map(drop)
+    };
+    let finish = |sealed: Vec<u8>| {
+        let fresh = Fresh::hazmat_from_parts(r.nonce, r.ephemeral(), None, None);
+        let (responder, _) = Responder::on_hello(&server, &unhex(&vector["hello"]), fresh).unwrap();
+        let frame = [b"AICO-HS1\x03".as_slice(), &sealed].concat();
+        responder.on_finish(&frame, &All(Standing::Enrolled)).map(drop)
+    };
+    assert_eq!(reply(forged(&vector, 'r', &sig_r, None)), Ok(()), "the control: this is how a REPLY is made");
+    assert_eq!(finish(forged(&vector, 'i', &sig_i, None)), Ok(()), "the control: this is how a FINISH is made");
+    for signature in [&other, &sig_i] {
+        assert_eq!(reply(forged(&vector, 'r', signature, None)), Err(Error::Authentication), "no signature of R");
+    }
+    for signature in [&other, &sig_r] {
+        assert_eq!(finish(forged(&vector, 'i', signature, None)), Err(Error::Authentication), "no signature of I");
+    }
+    let wrong = [9; 32];
+    assert_eq!(reply(forged(&vector, 'r', &sig_r, Some(&wrong))), Err(Error::Authentication), "no confirmation of R");
+    assert_eq!(finish(forged(&vector, 'i', &sig_i, Some(&wrong))), Err(Error::Authentication), "no confirmation of I");
+}
+
+#[test]
+fn a_responder_that_sends_data_before_ready_is_refused() {
+    let vector = read("handshake-classical.json");
+    let (key, cid) = (unhex(&vector["traffic_responder_to_initiator"]), unhex(&vector["cid_r"]));
+    let (_, mut client, _) = production(&vector);
+    let early = record(&key, &cid, 0, 0, 0, b"early");
+    assert!(matches!(open(&mut client.opener, &early), Err(Error::Unexpected(_))));
+}
