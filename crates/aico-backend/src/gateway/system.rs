@@ -1,5 +1,6 @@
 //! The system itself: status, the audit log, who is let in, stopping.
 
+use aico_crypto::ComponentKind;
 use aico_policy::{Action, Capability, Grant, Permit, Principal, Resource};
 use aico_proto::message::{
     AnchorAnswer, AuditAnswer, AuditEntry, DoneAnswer, Failure, FailureCode, PendingAnswer, StatusAnswer,
@@ -30,9 +31,14 @@ pub(crate) fn status(running: &Running, principal: &Principal) -> Result<StatusA
             audit_entries: state.audit_entries,
             uptime_s: running.uptime().as_secs(),
             connections: running.connections(),
-            notices: running.take_notices(),
+            // Only the owner's own tool takes them: another client could swallow them.
+            notices: if is_owners_tool(principal) { running.take_notices() } else { Vec::new() },
         })
     })
+}
+
+fn is_owners_tool(principal: &Principal) -> bool {
+    principal.identity().kind() == ComponentKind::Cli
 }
 
 pub(crate) fn audit_tail(running: &Running, principal: &Principal, count: u32) -> Result<AuditAnswer, Failure> {
