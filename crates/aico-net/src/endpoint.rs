@@ -45,7 +45,7 @@ impl RunFolder {
         })?;
         let owner = fs::metadata(path).map_err(|error| Error::io_at("look at", path, error))?.uid();
         if owner != rustix::process::geteuid().as_raw() {
-            return Err(Error::io_at("use a folder of another user", path, io::ErrorKind::PermissionDenied.into()));
+            return Err(Error::io_at("enter the folder of another user", path, io::ErrorKind::PermissionDenied.into()));
         }
         Ok(Self { path: path.to_owned(), handle })
     }
