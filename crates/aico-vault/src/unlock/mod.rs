@@ -1,6 +1,7 @@
 //! The ways to a vault's root key that need no person: what each keeps, and which is tried first
 //! (`docs/spec/vault.md`, Slots).
 
+mod bus;
 mod key_file;
 mod secret_service;
 

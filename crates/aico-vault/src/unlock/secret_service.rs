@@ -5,6 +5,7 @@ use aico_crypto::SlotSecret;
 use secret_service::{Collection, EncryptionType, Error as ServiceError, SecretService as Service};
 use zeroize::Zeroizing;
 
+use super::bus::first_socket;
 use super::{Rung, SlotId, SlotKind, Why};
 use crate::header::VaultId;
 
@@ -31,7 +32,9 @@ impl SecretService {
         T: Send,
         F: AsyncFnOnce(&Service<'_>) -> Result<T, Why> + Send,
     {
-        let address = self.bus.as_deref().ok_or_else(|| Why::new("this session has no D-Bus"))?;
+        let list = self.bus.as_deref().ok_or_else(|| Why::new("this session has no D-Bus"))?;
+        let address = first_socket(list.as_ref())
+            .ok_or_else(|| Why::new("this session's D-Bus is not at a Unix socket (see `DBUS_SESSION_BUS_ADDRESS`)"))?;
         let on_thread = || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| Why::new(error.to_string()))?;
@@ -41,7 +44,10 @@ impl SecretService {
                 work(&service).await
             };
             let late = || Why::new("the keyring does not answer; it may be waiting for its password");
-            runtime.block_on(async { tokio::time::timeout(PATIENCE, said).await.map_err(|_| late())? })
+            let outcome = runtime.block_on(async { tokio::time::timeout(PATIENCE, said).await.map_err(|_| late())? });
+            // Not dropped: that would wait for a connect that never returns.
+            runtime.shutdown_background();
+            outcome
         };
         std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("secret-service".to_owned()).spawn_scoped(scope, on_thread);

@@ -217,3 +217,35 @@ fn key_files_that_are_not_ones_are_refused_with_the_reason() {
 fn close(path: &Path, mode: u32) {
     fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
 }
+
+/// What a bus at this address answers, within eight seconds; a call that takes longer hangs a start.
+fn asked(address: String) -> String {
+    let (tell, heard) = std::sync::mpsc::channel();
+    std::thread::spawn(move || tell.send(SecretService::new(Some(address)).available()));
+    let answer = heard.recv_timeout(Duration::from_secs(8)).unwrap_or_else(|_| panic!("the call hangs"));
+    answer.unwrap_err().to_string()
+}
+
+#[test]
+fn a_bus_that_accepts_nobody_does_not_hold_up_a_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bus");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    for _ in 0..4 {
+        let path = path.clone();
+        std::thread::spawn(move || std::os::unix::net::UnixStream::connect(path));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(asked(format!("unix:path={}", path.display())).contains("does not answer"));
+}
+
+#[test]
+fn a_bus_address_starts_no_program_and_reaches_no_network() {
+    let folder = tempfile::tempdir().unwrap();
+    let mark = folder.path().join("started");
+    for address in [format!("unixexec:path=touch,argv1={}", mark.display()), "tcp:host=127.0.0.1,port=1".to_owned()] {
+        assert!(asked(address).contains("not at a Unix socket"));
+    }
+    assert!(!mark.exists());
+}
