@@ -52,6 +52,10 @@ impl Generation {
         Ok(Self { traffic, keys, number, channel_id })
     }
 
+    fn is_last(&self) -> bool {
+        self.number == u16::MAX
+    }
+
     fn next(self) -> Result<Self, Error> {
         let number = self.number.checked_add(1).ok_or(Error::UsedUp)?;
         Self::new(self.traffic.into_next(Self::EPOCH, number), self.channel_id, number)
@@ -120,6 +124,9 @@ impl Sealer {
 
     /// Seals KEYUPDATE, wipes the key and goes on with the next one.
     fn key_update(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
+        if self.generation.as_ref().is_none_or(Generation::is_last) {
+            return Err(Error::UsedUp);
+        }
         self.append(Kind::Control, &[&Control::KeyUpdate.encode()], out)?;
         let generation = self.generation.take().ok_or(Error::UsedUp)?;
         self.generation = Some(generation.next()?);
@@ -286,4 +293,43 @@ fn check_ready(ready: &Ready) -> Result<(), Error> {
         return Err(Error::Malformed("READY with an impossible size"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use aico_crypto::{EphemeralSecret, HandshakeSecret, MasterSecret, Psk, TranscriptHash};
+
+    use super::*;
+
+    fn master() -> MasterSecret {
+        let [a, b] = [[1; 32], [2; 32]].map(|bytes| EphemeralSecret::hazmat_from_bytes(&bytes).unwrap());
+        let kx = a.agree_as_initiator(b.public()).unwrap();
+        let th = TranscriptHash::of(b'2', &[]);
+        HandshakeSecret::extract(&Psk::none(), None, &kx, &th).into_master(&th)
+    }
+
+    fn pair() -> (Sealer, Opener) {
+        let [sealing, opening] = [(); 2].map(|()| master().traffic_keys(0).1);
+        (Sealer::new(sealing, [7; 10], false).unwrap(), Opener::new(opening, [7; 10], false).unwrap())
+    }
+
+    fn passes(sealer: &mut Sealer, opener: &mut Opener, control: &Control) -> bool {
+        let mut frame = Vec::new();
+        sealer.seal_control(control, &mut frame).is_ok() && opener.open(&mut frame).is_ok()
+    }
+
+    #[test]
+    fn the_last_generation_has_no_key_update_but_a_close() {
+        // docs/spec/channel.md: "A sender MUST close the channel with reason 7 instead of sending KEYUPDATE in
+        // generation 65535."
+        let (mut sealer, mut opener) = pair();
+        for _ in 0..u16::MAX {
+            assert!(passes(&mut sealer, &mut opener, &Control::KeyUpdate));
+        }
+        let mut out = Vec::new();
+        assert_eq!(sealer.seal_control(&Control::KeyUpdate, &mut out), Err(Error::UsedUp));
+        assert!(out.is_empty(), "nothing that a caller could send");
+        assert!(passes(&mut sealer, &mut opener, &Control::Close(CloseReason::Limit)));
+        assert_eq!(opener.end_of_stream(), Ok(CloseReason::Limit));
+    }
 }
