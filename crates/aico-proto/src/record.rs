@@ -100,11 +100,16 @@ impl Sealer {
 
     /// Appends to `out` one application record with `parts` as its plaintext.
     pub fn seal(&mut self, parts: &[&[u8]], out: &mut Vec<u8>) -> Result<(), Error> {
+        self.check_room()?;
         self.append(Kind::Application, parts, out)
     }
 
-    /// Appends a control record to `out`. After a CLOSE nothing more can be sealed.
+    /// Appends a control record to `out`. After a CLOSE nothing more can be sealed; it alone is sealed when the channel
+    /// is used up.
     pub fn seal_control(&mut self, control: &Control, out: &mut Vec<u8>) -> Result<(), Error> {
+        if !matches!(control, Control::Close(_)) {
+            self.check_room()?;
+        }
         if *control == Control::KeyUpdate {
             return self.key_update(out);
         }
@@ -134,6 +139,11 @@ impl Sealer {
         Ok(())
     }
 
+    /// Whether the channel may carry more than a CLOSE.
+    fn check_room(&self) -> Result<(), Error> {
+        if self.records >= CHANNEL_RECORDS || self.bytes >= CHANNEL_BYTES { Err(Error::UsedUp) } else { Ok(()) }
+    }
+
     fn append(&mut self, kind: Kind, parts: &[&[u8]], out: &mut Vec<u8>) -> Result<(), Error> {
         let plaintext: usize = parts.iter().map(|part| part.len()).sum();
         if self.closed || self.owes_ready {
@@ -141,10 +151,6 @@ impl Sealer {
         }
         if plaintext > MAX_PLAINTEXT_BYTES {
             return Err(Error::Misuse("a record of more than 16 MiB"));
-        }
-        let closing = kind == Kind::Control;
-        if !closing && (self.records >= CHANNEL_RECORDS || self.bytes >= CHANNEL_BYTES) {
-            return Err(Error::UsedUp);
         }
         let (prefix, key) = self.generation.as_ref().ok_or(Error::UsedUp)?.of(kind);
         out.reserve(plaintext + RECORD_OVERHEAD_BYTES);
@@ -331,5 +337,36 @@ mod tests {
         assert!(out.is_empty(), "nothing that a caller could send");
         assert!(passes(&mut sealer, &mut opener, &Control::Close(CloseReason::Limit)));
         assert_eq!(opener.end_of_stream(), Ok(CloseReason::Limit));
+    }
+
+    #[test]
+    fn a_used_up_channel_says_only_goodbye() {
+        // docs/spec/channel.md: "A side MUST close the channel with reason 7 when [...] one direction has carried 2^32
+        // records or 256 GiB of plaintext. The CLOSE itself may still be sent."
+        for (records, bytes) in [(CHANNEL_RECORDS, 0), (0, CHANNEL_BYTES)] {
+            let (mut sealer, mut opener) = pair();
+            (sealer.records, sealer.bytes) = (records, bytes);
+            assert_eq!(sealer.seal(&[b"x"], &mut Vec::new()), Err(Error::UsedUp));
+            let error = Control::Error { code: 0, text: String::new() };
+            for control in [Control::Keepalive, Control::KeyUpdate, error] {
+                assert_eq!(sealer.seal_control(&control, &mut Vec::new()), Err(Error::UsedUp), "{control:?}");
+            }
+            assert!(passes(&mut sealer, &mut opener, &Control::Close(CloseReason::Limit)));
+            let (mut sealer, mut opener) = pair();
+            (sealer.records, sealer.bytes) = (records.saturating_sub(1), bytes.saturating_sub(1));
+            assert!(passes(&mut sealer, &mut opener, &Control::Keepalive), "one below the limit");
+        }
+    }
+
+    #[test]
+    fn a_generation_grows_old_by_records_and_by_bytes() {
+        let (mut sealer, _) = pair();
+        assert!(!sealer.key_update_due(Duration::ZERO));
+        sealer.counter = GENERATION_RECORDS;
+        assert!(sealer.key_update_due(Duration::ZERO));
+        sealer.seal_control(&Control::KeyUpdate, &mut Vec::new()).unwrap();
+        assert!(!sealer.key_update_due(Duration::ZERO));
+        sealer.generation_bytes = GENERATION_BYTES;
+        assert!(sealer.key_update_due(Duration::ZERO));
     }
 }
