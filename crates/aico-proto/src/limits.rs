@@ -22,6 +22,8 @@ pub const GENERATION_BYTES: u64 = 16 << 30;
 pub const GENERATION_AGE: Duration = Duration::from_secs(3600);
 /// Records in one direction of a channel.
 pub const CHANNEL_RECORDS: u64 = 1 << 32;
+/// Highest counter of a record.
+pub const MAX_COUNTER: u64 = 1 << 63;
 /// Plaintext bytes in one direction of a channel.
 pub const CHANNEL_BYTES: u64 = 256 << 30;
 

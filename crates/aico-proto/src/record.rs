@@ -7,7 +7,7 @@ use std::time::Duration;
 use aico_crypto::{RecordKey, TAG_BYTES, TrafficKey};
 
 use crate::limits::{
-    CHANNEL_BYTES, CHANNEL_RECORDS, GENERATION_AGE, GENERATION_BYTES, GENERATION_RECORDS, MAX_FRAME_BYTES,
+    CHANNEL_BYTES, CHANNEL_RECORDS, GENERATION_AGE, GENERATION_BYTES, GENERATION_RECORDS, MAX_COUNTER, MAX_FRAME_BYTES,
     MAX_METADATA_BYTES, MAX_PLAINTEXT_BYTES,
 };
 use crate::{CloseReason, Control, Error, Ready};
@@ -152,6 +152,9 @@ impl Sealer {
         if plaintext > MAX_PLAINTEXT_BYTES {
             return Err(Error::Misuse("a record of more than 16 MiB"));
         }
+        if self.counter > MAX_COUNTER {
+            return Err(Error::UsedUp);
+        }
         let (prefix, key) = self.generation.as_ref().ok_or(Error::UsedUp)?.of(kind);
         out.reserve(plaintext + RECORD_OVERHEAD_BYTES);
         out.extend_from_slice(MAGIC);
@@ -214,7 +217,7 @@ impl Opener {
         let header = Header::parse(frame)?;
         let generation = self.generation.as_ref().ok_or(Error::UsedUp)?;
         let kind = generation.kind(&header.prefix).ok_or(Error::Order)?;
-        if header.counter != self.counter {
+        if header.counter != self.counter || header.counter > MAX_COUNTER {
             return Err(Error::Order);
         }
         let (front, sealed) = frame.split_at_mut_checked(HEADER_BYTES + header.metadata).ok_or(TOO_SHORT)?;
@@ -368,5 +371,20 @@ mod tests {
         assert!(!sealer.key_update_due(Duration::ZERO));
         sealer.generation_bytes = GENERATION_BYTES;
         assert!(sealer.key_update_due(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_counter_above_its_limit_is_neither_used_nor_accepted() {
+        // docs/spec/channel.md: "A side MUST close the channel rather than use or accept a counter above 2^63."
+        let (mut sealer, mut opener) = pair();
+        (sealer.counter, opener.counter) = (MAX_COUNTER, MAX_COUNTER);
+        assert!(passes(&mut sealer, &mut opener, &Control::Keepalive), "the limit itself is good");
+        assert_eq!(sealer.seal(&[b"x"], &mut Vec::new()), Err(Error::UsedUp));
+        let (mut sealer, mut opener) = pair();
+        let mut frame = Vec::new();
+        sealer.seal(&[b"x"], &mut frame).unwrap();
+        frame.splice(24..32, (MAX_COUNTER + 1).to_be_bytes());
+        opener.counter = MAX_COUNTER + 1;
+        assert_eq!(opener.open(&mut frame).err(), Some(Error::Order));
     }
 }
