@@ -18,7 +18,7 @@ pub trait Trust {
 }
 
 /// Proof that an enrolled identity is at the other end. Only evidence makes it: here, a finished handshake.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct AuthenticatedPeer {
     identity: Identity,
     channel: [u8; 32],
@@ -39,6 +39,12 @@ impl AuthenticatedPeer {
     #[must_use]
     pub fn channel(&self) -> &[u8; 32] {
         &self.channel
+    }
+}
+
+impl std::fmt::Debug for AuthenticatedPeer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "AuthenticatedPeer({:?}, ..)", self.identity)
     }
 }
 
