@@ -81,7 +81,10 @@ class Identity:
         need(len(data) == 64 and data[0] in KINDS.values(), "not an identity")
         name = data[33:].rstrip(b"\0")
         need(0 < len(name) and all(b >= 0x20 and b != 0x7F for b in name), "not a name")
-        return Identity(data[0], data[1:33], name.decode())
+        try:
+            return Identity(data[0], data[1:33], name.decode())
+        except UnicodeDecodeError as error:
+            raise ChannelError("not a name") from error
 
 
 @dataclass
@@ -259,11 +262,15 @@ class Responder:
         need(len(set(versions)) == len(versions) and len(set(suites)) == len(suites), "an offer stands there twice")
         need(flags & ~3 == 0 and flags & 3 != 3, "flags")
         need(len(ek) == (EK_BYTES if HYBRID in suites else 0), "an encapsulation key that does not fit the offer")
+        try:
+            kem = MLKEM768PublicKey.from_public_bytes(ek) if ek else None  # checked even if it is not chosen
+        except ValueError as error:
+            raise ChannelError("an encapsulation key that is not reduced") from error
         known = [suite for suite in suites if suite in (CLASSICAL, HYBRID)]
         need(VERSION in versions and bool(known), "no common version or suite")
         ct, ss = b"", b""
         if known[0] == HYBRID:
-            ss, ct = fresh.encapsulated or MLKEM768PublicKey.from_public_bytes(ek).encapsulate()
+            ss, ct = fresh.encapsulated or kem.encapsulate()
         opened = MAGIC + bytes([2, VERSION]) + struct.pack(">HH", known[0], 0) + fresh.nonce + fresh.public + block(ct)
         s = self.schedule = Schedule(hello)
         s.meet(opened, agree(fresh.ephemeral, e_i), e_i, fresh.public, ss, NO_PSK)
@@ -288,6 +295,22 @@ class Responder:
 
 READY, CLOSE, ERROR, KEYUPDATE, KEEPALIVE = 0, 1, 2, 3, 8
 CONTROL_SIZES = {READY: 25, CLOSE: 3, KEYUPDATE: 1, KEEPALIVE: 1}
+
+
+def is_object(metadata: bytes) -> bool:
+    try:
+        return isinstance(json.loads(metadata.decode()), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def is_error(body: bytes) -> bool:
+    """u16 code, then at most 1 KiB of UTF-8."""
+    try:
+        body[2:].decode()
+    except UnicodeDecodeError:
+        return False
+    return 2 <= len(body) <= 2 + 1024
 
 
 class Half:
@@ -316,7 +339,7 @@ class Channel:
         nonce = half.prefix(kind) + struct.pack(">Q", half.counter)
         half.counter += 1
         frame = RECORD_MAGIC + nonce + struct.pack(">I", 2) + b"{}" + seal(half.key, nonce, b"{}", plaintext)
-        if kind == 1 and plaintext[0] == KEYUPDATE:
+        if kind == 1 and plaintext[:1] == bytes([KEYUPDATE]):
             half.update()
         return frame
 
@@ -341,7 +364,7 @@ class Channel:
         plaintext = unseal(half.key, prefix + struct.pack(">Q", counter), metadata, sealed)
         half.counter += 1
         kind = kinds[0]
-        need(metadata == b"{}" or (kind == 0 and isinstance(json.loads(metadata), dict)), "metadata")
+        need(metadata == b"{}" or (kind == 0 and is_object(metadata)), "metadata")
         if kind == 0:
             need(not self.awaits_ready, "application data before READY")
         else:
@@ -352,7 +375,10 @@ class Channel:
         need(bool(plaintext), "an empty control record")
         kind = plaintext[0]
         need(kind in CONTROL_SIZES or kind == ERROR, "a control record that is not spoken here")
-        need(kind == ERROR or len(plaintext) == CONTROL_SIZES[kind], "a control record of a wrong size")
+        fits = is_error(plaintext[1:]) if kind == ERROR else len(plaintext) == CONTROL_SIZES[kind]
+        need(fits, "a control record of a wrong form")
+        if kind == READY:
+            need(1 <= int.from_bytes(plaintext[9:13], "big") <= MAX_PLAINTEXT, "READY with an impossible size")
         need((kind == READY) == self.awaits_ready, "READY is the first record of the responder, and only that")
         self.awaits_ready = False
         if kind == KEYUPDATE:

@@ -29,7 +29,7 @@ def shake(hybrid: bool, change=lambda which, frame: frame) -> tuple[Channel, Cha
 
 
 def ready(at_client: Channel, at_server: Channel) -> None:
-    at_client.open(at_server.seal(bytes(25), kind=1))
+    at_client.open(at_server.seal(bytes(12) + b"\1" + bytes(12), kind=1))
 
 
 class Vectors(unittest.TestCase):
@@ -96,6 +96,16 @@ class Attacks(unittest.TestCase):
                     flip = lambda frame, b: b if frame != which else b[:at] + bytes([b[at] ^ 1]) + b[at + 1 :]  # noqa: B023, E731
                     with self.assertRaises(ChannelError):
                         shake(hybrid, flip)
+
+    def test_malformed_bodies_are_refused_not_crashed_on(self) -> None:
+        for body in (b"\2", b"\2\0\0\xff", b"\2\0\0" + b"x" * 1025, bytes(25), b"", b"\x09"):
+            at_client, at_server = shake(False)
+            ready(at_client, at_server)
+            with self.assertRaises(ChannelError):
+                at_client.open(at_server.seal(body, kind=1))
+        at_client, at_server = shake(False)
+        with self.assertRaises(ChannelError):
+            at_client.open(at_server.seal(bytes(25), kind=1))
 
     def test_replayed_reflected_reordered_and_cut_records(self) -> None:
         for attack in range(4):
