@@ -107,7 +107,8 @@ fn raw_keys_cross_at_known_places_only() {
                 continue;
             }
             let text = fs::read_to_string(&file).unwrap();
-            for word in text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
+            let production = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+            for word in production.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
                 // The handshake takes known values for vectors, and hands no bytes out.
                 if word.starts_with("hazmat_") && word != "hazmat_from_parts" {
                     *found.entry(word.to_owned()).or_default() += 1;
