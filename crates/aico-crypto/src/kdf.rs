@@ -23,7 +23,8 @@ pub(crate) fn kdf<const N: usize>(key: &[u8], label: Label, context: &[&[u8]]) -
 #[derive(Debug)]
 pub struct ChannelKey(pub(crate) Secret<32>);
 
-/// A pre-shared secret that is mixed into the handshake; [`Psk::none`] is 32 zero bytes.
+/// A pre-shared secret that is mixed into the handshake: the ratchet of the epoch before; [`Psk::none`] is 32 zero
+/// bytes.
 #[derive(Debug)]
 pub struct Psk(Secret<32>);
 
@@ -142,6 +143,12 @@ impl TrafficKey {
     /// The key of the next generation; the old one is wiped.
     #[must_use]
     pub fn into_next(self, epoch: u16, generation: u16) -> Self {
+        self.ahead(epoch, generation)
+    }
+
+    /// The key of the next generation beside this one: for carriers where its records may come first.
+    #[must_use]
+    pub fn ahead(&self, epoch: u16, generation: u16) -> Self {
         TrafficKey(kdf(self.0.bytes(), Label::KEY_UPDATE, &[&epoch.to_be_bytes(), &generation.to_be_bytes()]))
     }
 }

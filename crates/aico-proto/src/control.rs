@@ -1,7 +1,7 @@
 //! Control records: type ‖ body (`docs/spec/channel.md`, Control records).
 
 use crate::Error;
-use crate::limits::MAX_ERROR_TEXT_BYTES;
+use crate::limits::{MAX_ERROR_TEXT_BYTES, MAX_HANDSHAKE_FRAME_BYTES};
 use crate::wire::Reader;
 
 /// Why a channel is closed.
@@ -61,11 +61,11 @@ pub struct Ready {
     pub clock_ms: u64,
     /// Largest plaintext that the responder takes, in bytes.
     pub max_plaintext: u32,
-    /// Seconds without a record after which the channel is forgotten.
+    /// Seconds without an application record after which the channel is forgotten.
     pub idle_s: u32,
     /// Seconds between keepalive records.
     pub keepalive_s: u32,
-    /// Seconds after which keys are renewed or the channel ends.
+    /// Age in seconds at which an epoch's keys are renewed by REKEY.
     pub rotation_s: u32,
 }
 
@@ -85,7 +85,15 @@ pub enum Control {
     },
     /// The last record of a generation.
     KeyUpdate,
-    /// Nothing, so that the channel is not idle.
+    /// HELLO of a REKEY, whole.
+    RekeyHello(Vec<u8>),
+    /// REPLY of a REKEY, whole.
+    RekeyReply(Vec<u8>),
+    /// FINISH of a REKEY, whole; the initiator's last record of its epoch.
+    RekeyFinish(Vec<u8>),
+    /// The responder asks the initiator for a REKEY.
+    RekeyRequest,
+    /// Nothing: a sign of life.
     Keepalive,
 }
 
@@ -107,6 +115,10 @@ impl Control {
                 [&[2][..], &code.to_be_bytes(), text.as_bytes()].concat()
             }
             Self::KeyUpdate => vec![3],
+            Self::RekeyHello(message) => [&[4][..], message].concat(),
+            Self::RekeyReply(message) => [&[5][..], message].concat(),
+            Self::RekeyFinish(message) => [&[6][..], message].concat(),
+            Self::RekeyRequest => vec![7],
             Self::Keepalive => vec![8],
         }
     }
@@ -124,6 +136,10 @@ impl Control {
             1 => Self::Close(CloseReason::from_code(reader.u16()?)),
             2 => return Self::decode_error(reader),
             3 => Self::KeyUpdate,
+            4 => return rekey_message(reader).map(Self::RekeyHello),
+            5 => return rekey_message(reader).map(Self::RekeyReply),
+            6 => return rekey_message(reader).map(Self::RekeyFinish),
+            7 => Self::RekeyRequest,
             8 => Self::Keepalive,
             _ => return Err(Error::Unexpected("a control record of a type that is not spoken here")),
         };
@@ -139,5 +155,30 @@ impl Control {
         }
         let text = std::str::from_utf8(text).map_err(|_| Error::Malformed("an error text that is not UTF-8"))?;
         Ok(Self::Error { code, text: text.to_owned() })
+    }
+}
+
+/// A handshake message inside the channel; its own parser checks what it says.
+fn rekey_message(reader: Reader<'_>) -> Result<Vec<u8>, Error> {
+    let message = reader.rest();
+    if message.len() > MAX_HANDSHAKE_FRAME_BYTES {
+        return Err(Error::Malformed("a handshake message of more than 8 KiB"));
+    }
+    Ok(message.to_vec())
+}
+
+impl CloseReason {
+    /// What the other side is told when `error` ends a channel.
+    #[must_use]
+    pub fn for_error(error: &Error) -> Self {
+        match error {
+            Error::UsedUp => Self::Limit,
+            Error::Authentication | Error::Order => Self::BadRecord,
+            Error::RekeyFailed => Self::RekeyFailed,
+            Error::ClockSkew => Self::Clock,
+            Error::Idle => Self::Idle,
+            Error::UnknownPeer => Self::Revoked,
+            _ => Self::Protocol,
+        }
     }
 }

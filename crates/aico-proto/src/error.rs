@@ -17,6 +17,18 @@ pub enum Error {
     /// A record that may not come now.
     #[error("unexpected record: {0}")]
     Unexpected(&'static str),
+    /// New keys were due and did not come, or did not hold.
+    #[error("renewing the channel's keys failed")]
+    RekeyFailed,
+    /// The peer promised signs of life and gives none.
+    #[error("the other side gives no sign of life")]
+    Silent,
+    /// The clocks are further apart than the owner allows.
+    #[error("the clocks of the two sides are more than 30 seconds apart")]
+    ClockSkew,
+    /// Nothing was asked or answered for the whole session time-out.
+    #[error("nothing was said for too long")]
+    Idle,
     /// The stream ended without a CLOSE.
     #[error("the connection was cut: the stream ended without a close")]
     Truncated,

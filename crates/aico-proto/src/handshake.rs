@@ -3,13 +3,14 @@
 
 use aico_crypto::{
     Encapsulated, EncapsulationKey, EphemeralSecret, HandshakeSecret, HedgeKey, IDENTITY_BYTES, Identity,
-    IdentitySecret, KemSecret, MasterSecret, Psk, PublicKey, Random, SIGNATURE_BYTES, Signature, SignatureLabel,
-    TranscriptHash, same_bytes,
+    IdentitySecret, KEM_KEY_BYTES, KemSecret, MasterSecret, Psk, PublicKey, Random, SIGNATURE_BYTES, Signature,
+    SignatureLabel, TranscriptHash, X25519_BYTES, same_bytes,
 };
 
 use crate::hello::{Hello, Reply, SEALED_IDENTITY_BYTES, encode_finish, parse_finish};
-use crate::record::{Opener, Sealer};
-use crate::{Alert, AuthenticatedPeer, Error, Peer, Standing, Suite, Trust, UnenrolledPeer};
+use crate::record::{HalfKeys, Opener, Sealer};
+use crate::rekey::Rekeyer;
+use crate::{Alert, AuthenticatedPeer, Error, Padding, Peer, Standing, Suite, Terms, Trust, UnenrolledPeer};
 
 /// One side's own identity.
 #[derive(Debug)]
@@ -70,6 +71,12 @@ impl Fresh {
         Ok(self)
     }
 
+    /// What stands in a HELLO.
+    pub(crate) fn public_parts(&self) -> ([u8; 32], [u8; X25519_BYTES], Option<Box<[u8; KEM_KEY_BYTES]>>) {
+        let kem_key = self.kem.as_ref().map(|kem| Box::new(*kem.public()));
+        (self.nonce, *self.ephemeral.public(), kem_key)
+    }
+
     /// Known values, for the test vectors.
     #[must_use]
     pub fn hazmat_from_parts(
@@ -91,8 +98,21 @@ pub struct Established {
     pub sealer: Sealer,
     /// Opens what we receive.
     pub opener: Opener,
-    /// The suite that was agreed on.
+    /// Renews the keys of both.
+    pub rekeyer: Rekeyer,
+    /// What was agreed on.
+    pub agreed: Agreed,
+}
+
+/// What a handshake agrees on; a REKEY keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Agreed {
+    /// The suite.
     pub suite: Suite,
+    /// How records are padded.
+    pub padding: Padding,
+    /// Whether the carrier may lose or reorder records.
+    pub unordered: bool,
 }
 
 /// The client, waiting for the REPLY.
@@ -100,35 +120,66 @@ pub struct Established {
 pub struct Initiator {
     expected: Identity,
     suites: Vec<Suite>,
+    terms: Terms,
     ephemeral: EphemeralSecret,
     kem: Option<KemSecret>,
     th1: TranscriptHash,
     psk: Psk,
+    epoch: u16,
 }
 
 impl Initiator {
     /// Starts a handshake with the one responder that is `expected`; the bytes are the HELLO.
     #[must_use]
-    pub fn start(expected: Identity, fresh: Fresh) -> (Self, Vec<u8>) {
-        let mut suites = vec![Suite::Classical];
-        if fresh.kem.is_some() {
-            suites.insert(0, Suite::Hybrid);
-        }
-        let hello = Hello {
-            suites: suites.clone(),
-            nonce: fresh.nonce,
-            ephemeral: *fresh.ephemeral.public(),
-            kem_key: fresh.kem.as_ref().map(|kem| Box::new(*kem.public())),
+    pub fn start(expected: Identity, fresh: Fresh, terms: Terms) -> (Self, Vec<u8>) {
+        let suites = match (&fresh.kem, terms.hybrid_only) {
+            (None, _) => vec![Suite::Classical],
+            (Some(_), false) => vec![Suite::Hybrid, Suite::Classical],
+            (Some(_), true) => vec![Suite::Hybrid],
         };
+        let hello = Hello::offer(&suites, terms, &fresh);
         let frame = hello.encode(expected.key());
-        let th1 = TranscriptHash::of(b'1', &[&frame]);
+        (Self::waiting(expected, suites, terms, fresh, &frame, Psk::none(), 0), frame)
+    }
+
+    /// Starts the handshake of `epoch` inside a channel, with nothing to choose from.
+    pub(crate) fn restart(
+        expected: Identity,
+        fresh: Fresh,
+        agreed: Agreed,
+        ratchet: Psk,
+        epoch: u16,
+    ) -> (Self, Vec<u8>) {
+        let terms = agreed.terms();
+        let frame = Hello::offer(&[agreed.suite], terms, &fresh).encode_inside();
+        (Self::waiting(expected, vec![agreed.suite], terms, fresh, &frame, ratchet, epoch), frame)
+    }
+
+    fn waiting(
+        expected: Identity,
+        suites: Vec<Suite>,
+        terms: Terms,
+        fresh: Fresh,
+        frame: &[u8],
+        psk: Psk,
+        epoch: u16,
+    ) -> Self {
+        let th1 = TranscriptHash::of(b'1', &[frame]);
         let Fresh { ephemeral, kem, .. } = fresh;
-        (Self { expected, suites, ephemeral, kem, th1, psk: Psk::none() }, frame)
+        Self { expected, suites, terms, ephemeral, kem, th1, psk, epoch }
     }
 
     /// Checks the REPLY; the bytes are the FINISH, after which records may follow at once.
     pub fn on_reply(self, me: &LocalIdentity, frame: &[u8]) -> Result<(Established, Vec<u8>), Error> {
-        let (reply, open, sealed) = Reply::parse(frame, &self.suites)?;
+        let expected = self.expected.clone();
+        let (keys, agreed, finish) = self.conclude(me, frame)?;
+        let peer = Peer::Authenticated(AuthenticatedPeer::from_handshake(expected, keys.exporter));
+        Ok((keys.established(peer, agreed, Side::Initiator)?, finish))
+    }
+
+    /// The keys of the epoch, what was agreed on, and the FINISH.
+    pub(crate) fn conclude(self, me: &LocalIdentity, frame: &[u8]) -> Result<(EpochKeys, Agreed, Vec<u8>), Error> {
+        let (reply, open, sealed) = Reply::parse(frame, &self.suites, self.terms)?;
         let th2 = TranscriptHash::of(b'2', &[self.th1.as_bytes(), open]);
         let shared = match (&reply.kem_ciphertext, self.kem) {
             (Some(ciphertext), Some(kem)) => Some(kem.decapsulate(ciphertext)?),
@@ -148,9 +199,9 @@ impl Initiator {
         let (mine, th8) = SealedIdentity::make(me, SignatureLabel::INITIATOR, *b"678", &th5, fin)?;
         let finish = encode_finish(&initiator_key.seal_once(th5.as_bytes(), &mine)?);
 
-        let keys = EpochKeys::derive(&hs.into_master(&th8), 0);
-        let peer = Peer::Authenticated(AuthenticatedPeer::from_handshake(self.expected, keys.exporter));
-        Ok((keys.established(peer, reply.suite, Side::Initiator)?, finish))
+        let keys = EpochKeys::derive(&hs.into_master(&th8), self.epoch);
+        let agreed = Agreed { suite: reply.suite, padding: reply.padding, unordered: reply.unordered };
+        Ok((keys, agreed, finish))
     }
 }
 
@@ -170,7 +221,8 @@ pub struct Responder {
     hs: HandshakeSecret,
     th2: TranscriptHash,
     th5: TranscriptHash,
-    suite: Suite,
+    agreed: Agreed,
+    epoch: u16,
 }
 
 impl Responder {
@@ -181,37 +233,75 @@ impl Responder {
     }
 
     /// Answers a HELLO; the bytes are the REPLY.
-    pub fn on_hello(me: &LocalIdentity, frame: &[u8], fresh: Fresh) -> Result<(Self, Vec<u8>), Refusal> {
+    pub fn on_hello(me: &LocalIdentity, frame: &[u8], fresh: Fresh, terms: Terms) -> Result<(Self, Vec<u8>), Refusal> {
         if !Hello::knows(me.identity.key(), frame) {
             return Err(Refusal::Silent);
         }
         let hello = Hello::parse(frame).map_err(Refusal::Alert)?;
+        let agreed = hello.agree(terms).map_err(Refusal::Alert)?;
         let th1 = TranscriptHash::of(b'1', &[frame]);
-        Self::answer(me, &hello, &th1, fresh).map_err(|_| Refusal::Silent)
+        Self::answer(me, &hello, &th1, fresh, agreed, &Psk::none(), 0).map_err(|_| Refusal::Silent)
     }
 
-    fn answer(me: &LocalIdentity, hello: &Hello, th1: &TranscriptHash, fresh: Fresh) -> Result<(Self, Vec<u8>), Error> {
-        let suite = *hello.suites.first().ok_or(Error::Suite)?;
+    /// Answers the HELLO of `epoch` inside a channel: the same terms, the old epoch's ratchet.
+    pub(crate) fn on_inside(
+        me: &LocalIdentity,
+        frame: &[u8],
+        fresh: Fresh,
+        agreed: Agreed,
+        ratchet: &Psk,
+        epoch: u16,
+    ) -> Result<(Self, Vec<u8>), Error> {
+        let hello = Hello::parse_inside(frame)?;
+        if hello.suites != [agreed.suite] || (hello.padding, hello.unordered) != (agreed.padding, agreed.unordered) {
+            return Err(Error::Malformed("a REKEY with other terms"));
+        }
+        let th1 = TranscriptHash::of(b'1', &[frame]);
+        Self::answer(me, &hello, &th1, fresh, agreed, ratchet, epoch)
+    }
+
+    fn answer(
+        me: &LocalIdentity,
+        hello: &Hello,
+        th1: &TranscriptHash,
+        fresh: Fresh,
+        agreed: Agreed,
+        psk: &Psk,
+        epoch: u16,
+    ) -> Result<(Self, Vec<u8>), Error> {
+        let Agreed { suite, padding, unordered } = agreed;
         let encapsulated = match (suite, &hello.kem_key, fresh.encapsulated) {
             (Suite::Hybrid, Some(_), Some(known)) => Some(known),
             (Suite::Hybrid, Some(key), None) => Some(EncapsulationKey::parse(key)?.encapsulate()?),
             _ => None,
         };
         let (kem_ciphertext, shared) = encapsulated.map(|e| (e.ciphertext, e.shared)).unzip();
-        let reply = Reply { suite, nonce: fresh.nonce, ephemeral: *fresh.ephemeral.public(), kem_ciphertext };
+        let ephemeral = *fresh.ephemeral.public();
+        let reply = Reply { suite, padding, unordered, nonce: fresh.nonce, ephemeral, kem_ciphertext };
         let mut frame = reply.encode();
         let th2 = TranscriptHash::of(b'2', &[th1.as_bytes(), &frame]);
         let kx = fresh.ephemeral.agree_as_responder(&hello.ephemeral)?;
-        let hs = HandshakeSecret::extract(&Psk::none(), shared.as_ref(), &kx, &th2);
+        let hs = HandshakeSecret::extract(psk, shared.as_ref(), &kx, &th2);
 
         let fin = |th4: &TranscriptHash| hs.responder_fin(&th2, th4);
         let (mine, th5) = SealedIdentity::make(me, SignatureLabel::RESPONDER, *b"345", &th2, fin)?;
         frame.extend_from_slice(&hs.responder_key(&th2).seal_once(th2.as_bytes(), &mine)?);
-        Ok((Self { me: me.identity.encode(), hs, th2, th5, suite }, frame))
+        Ok((Self { me: me.identity.encode(), hs, th2, th5, agreed, epoch }, frame))
     }
 
     /// Checks the FINISH. An identity that `trust` refuses gets no answer.
     pub fn on_finish(self, frame: &[u8], trust: &dyn Trust) -> Result<Established, Error> {
+        let agreed = self.agreed;
+        let (keys, identity, standing) = self.conclude(frame, trust)?;
+        let peer = match standing {
+            Standing::Enrolled => Peer::Authenticated(AuthenticatedPeer::from_handshake(identity, keys.exporter)),
+            _ => Peer::Unenrolled(UnenrolledPeer::from_handshake(identity)),
+        };
+        keys.established(peer, agreed, Side::Responder)
+    }
+
+    /// The keys of the epoch, and whose they are.
+    pub(crate) fn conclude(self, frame: &[u8], trust: &dyn Trust) -> Result<(EpochKeys, Identity, Standing), Error> {
         let sealed = parse_finish(frame)?;
         let opened = self.hs.initiator_key(&self.th2).open_once(self.th5.as_bytes(), sealed)?;
         let theirs = SealedIdentity::open(&opened)?;
@@ -225,14 +315,7 @@ impl Responder {
         let fin = |th7: &TranscriptHash| self.hs.initiator_fin(&self.th2, th7);
         let th8 = theirs.verify(SignatureLabel::INITIATOR, *b"678", &self.th5, fin)?;
 
-        let keys = EpochKeys::derive(&self.hs.into_master(&th8), 0);
-        let peer = match standing {
-            Standing::Enrolled => {
-                Peer::Authenticated(AuthenticatedPeer::from_handshake(theirs.identity, keys.exporter))
-            }
-            _ => Peer::Unenrolled(UnenrolledPeer::from_handshake(theirs.identity)),
-        };
-        keys.established(peer, self.suite, Side::Responder)
+        Ok((EpochKeys::derive(&self.hs.into_master(&th8), self.epoch), theirs.identity, standing))
     }
 }
 
@@ -292,40 +375,57 @@ impl SealedIdentity {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Side {
+impl Agreed {
+    fn terms(self) -> Terms {
+        Terms { padding: self.padding, unordered: self.unordered, hybrid_only: self.suite == Suite::Hybrid }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
     Initiator,
     Responder,
 }
 
 /// What one DH epoch derives from its master secret, which is then dropped.
-struct EpochKeys {
+pub(crate) struct EpochKeys {
     to_initiator: aico_crypto::TrafficKey,
     to_responder: aico_crypto::TrafficKey,
     initiator_id: [u8; 10],
     responder_id: [u8; 10],
     exporter: [u8; 32],
+    ratchet: Psk,
+    epoch: u16,
 }
 
 impl EpochKeys {
     fn derive(ms: &MasterSecret, epoch: u16) -> Self {
         let (to_initiator, to_responder) = ms.traffic_keys(epoch);
         let (initiator_id, responder_id) = ms.channel_ids(epoch);
-        Self { to_initiator, to_responder, initiator_id, responder_id, exporter: ms.exporter(epoch) }
+        let (exporter, ratchet) = (ms.exporter(epoch), ms.ratchet(epoch));
+        Self { to_initiator, to_responder, initiator_id, responder_id, exporter, ratchet, epoch }
     }
 
-    fn established(self, peer: Peer, suite: Suite, side: Side) -> Result<Established, Error> {
-        let initiator = (self.to_responder, self.initiator_id);
-        let responder = (self.to_initiator, self.responder_id);
-        let (mine, theirs, ready) = match side {
-            Side::Initiator => (initiator, responder, false),
-            Side::Responder => (responder, initiator, true),
-        };
+    /// What `side` sends under, what it receives under, and the secret for the next epoch.
+    pub(crate) fn split(self, side: Side) -> (HalfKeys, HalfKeys, Psk) {
+        let epoch = self.epoch;
+        let initiator = HalfKeys { key: self.to_responder, channel_id: self.initiator_id, epoch };
+        let responder = HalfKeys { key: self.to_initiator, channel_id: self.responder_id, epoch };
+        match side {
+            Side::Initiator => (initiator, responder, self.ratchet),
+            Side::Responder => (responder, initiator, self.ratchet),
+        }
+    }
+
+    fn established(self, peer: Peer, agreed: Agreed, side: Side) -> Result<Established, Error> {
+        let (sending, receiving, ratchet) = self.split(side);
+        let i_answer = side == Side::Responder;
         Ok(Established {
+            sealer: Sealer::new(sending, agreed.padding, i_answer)?,
+            opener: Opener::new(receiving, agreed.padding, agreed.unordered, !i_answer)?,
+            rekeyer: Rekeyer::new(side, peer.identity().clone(), agreed, ratchet),
             peer,
-            sealer: Sealer::new(mine.0, mine.1, ready)?,
-            opener: Opener::new(theirs.0, theirs.1, !ready)?,
-            suite,
+            agreed,
         })
     }
 }

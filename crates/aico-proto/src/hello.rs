@@ -5,8 +5,8 @@ use aico_crypto::{
     X25519_BYTES, handshake_mac, same_bytes,
 };
 
-use crate::Error;
 use crate::wire::Reader;
+use crate::{Agreed, Error, Fresh, Padding};
 
 pub(crate) const MAGIC: &[u8; 8] = b"AICO-HS1";
 pub(crate) const MAC1_BYTES: usize = 16;
@@ -21,8 +21,35 @@ const TYPE_ALERT: u8 = 0x7f;
 pub(crate) const VERSION: u8 = 1;
 
 const FLAG_PADDING: u16 = 0b011;
-/// Highest padding policy there is; the value after it is refused.
-const MAX_PADDING: u16 = 2;
+const FLAG_UNORDERED: u16 = 0b100;
+/// What stands in the place of mac1 inside a channel.
+const NO_MAC: [u8; MAC1_BYTES] = [0; MAC1_BYTES];
+
+/// What a side offers as the initiator, or asks for as the responder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Highest padding policy.
+    pub padding: Padding,
+    /// Whether the carrier may lose or reorder records. Both sides must say the same.
+    pub unordered: bool,
+    /// Whether the suite without ML-KEM-768 is out of the question.
+    pub hybrid_only: bool,
+}
+
+impl Terms {
+    fn flags(self) -> u16 {
+        self.padding.code() | if self.unordered { FLAG_UNORDERED } else { 0 }
+    }
+}
+
+/// The padding policy and the kind of carrier in a flags field.
+fn parse_flags(flags: u16) -> Result<(Padding, bool), Error> {
+    let padding = Padding::from_code(flags & FLAG_PADDING);
+    match padding {
+        Some(padding) if flags & !(FLAG_PADDING | FLAG_UNORDERED) == 0 => Ok((padding, flags & FLAG_UNORDERED != 0)),
+        _ => Err(Error::Malformed("flags")),
+    }
+}
 
 /// A cipher suite: the key exchange differs, the rest is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,21 +112,56 @@ impl Alert {
 pub(crate) struct Hello {
     /// Our order decides; the first that both speak is taken.
     pub(crate) suites: Vec<Suite>,
+    pub(crate) padding: Padding,
+    pub(crate) unordered: bool,
     pub(crate) nonce: [u8; 32],
     pub(crate) ephemeral: [u8; X25519_BYTES],
     pub(crate) kem_key: Option<Box<[u8; KEM_KEY_BYTES]>>,
 }
 
 impl Hello {
+    /// The HELLO of a new channel, with proof that its sender knows `responder`.
     pub(crate) fn encode(&self, responder: &PublicKey) -> Vec<u8> {
+        let mut out = self.encode_body();
+        let mac = handshake_mac(responder, &out);
+        out.extend_from_slice(&mac);
+        out
+    }
+
+    /// The HELLO of a REKEY: inside the channel there is nothing to prove.
+    pub(crate) fn encode_inside(&self) -> Vec<u8> {
+        let mut out = self.encode_body();
+        out.extend_from_slice(&NO_MAC);
+        out
+    }
+
+    /// What both sides can live with, or what to say.
+    pub(crate) fn agree(&self, terms: Terms) -> Result<Agreed, Alert> {
+        if self.unordered != terms.unordered {
+            return Err(Alert::Malformed);
+        }
+        let suite = *self.suites.first().ok_or(Alert::Suite)?;
+        if terms.hybrid_only && suite != Suite::Hybrid {
+            return Err(Alert::Suite);
+        }
+        Ok(Agreed { suite, padding: self.padding.min(terms.padding), unordered: self.unordered })
+    }
+
+    /// The HELLO that offers these suites on these terms.
+    pub(crate) fn offer(suites: &[Suite], terms: Terms, fresh: &Fresh) -> Self {
+        let (nonce, ephemeral, kem_key) = fresh.public_parts();
+        let Terms { padding, unordered, .. } = terms;
+        Self { suites: suites.to_vec(), padding, unordered, nonce, ephemeral, kem_key }
+    }
+
+    fn encode_body(&self) -> Vec<u8> {
+        let terms = Terms { padding: self.padding, unordered: self.unordered, hybrid_only: false };
         let mut out = [MAGIC.as_slice(), &[TYPE_HELLO, 1, VERSION, self.suites.len() as u8]].concat();
         self.suites.iter().for_each(|suite| out.extend_from_slice(&(*suite as u16).to_be_bytes()));
-        out.extend_from_slice(&0u16.to_be_bytes());
+        out.extend_from_slice(&terms.flags().to_be_bytes());
         out.extend_from_slice(&self.nonce);
         out.extend_from_slice(&self.ephemeral);
         put_block(&mut out, self.kem_key.as_ref().map(|key| key.as_slice()));
-        let mac = handshake_mac(responder, &out);
-        out.extend_from_slice(&mac);
         out
     }
 
@@ -119,6 +181,14 @@ impl Hello {
         })
     }
 
+    /// Reads the HELLO of a REKEY.
+    pub(crate) fn parse_inside(frame: &[u8]) -> Result<Self, Error> {
+        match frame.split_last_chunk::<MAC1_BYTES>() {
+            Some((body, mac)) if *mac == NO_MAC => Self::parse_body(body),
+            _ => Err(Error::Malformed("a REKEY with a mac1")),
+        }
+    }
+
     fn parse_body(body: &[u8]) -> Result<Self, Error> {
         let mut reader = Reader::new(body);
         envelope(&mut reader, TYPE_HELLO)?;
@@ -134,9 +204,7 @@ impl Hello {
 
         no_duplicates(&versions)?;
         no_duplicates(&offered)?;
-        if flags & FLAG_PADDING > MAX_PADDING || flags & !FLAG_PADDING != 0 {
-            return Err(Error::Malformed("flags"));
-        }
+        let (padding, unordered) = parse_flags(flags)?;
         let suites: Vec<Suite> = offered.iter().filter_map(|code| Suite::from_wire(*code)).collect();
         if kem_key.is_some() != suites.contains(&Suite::Hybrid) {
             return Err(Error::Malformed("an encapsulation key is sent exactly with a hybrid suite"));
@@ -150,7 +218,7 @@ impl Hello {
         if suites.is_empty() {
             return Err(Error::Suite);
         }
-        Ok(Self { suites, nonce, ephemeral, kem_key })
+        Ok(Self { suites, padding, unordered, nonce, ephemeral, kem_key })
     }
 }
 
@@ -158,6 +226,8 @@ impl Hello {
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) suite: Suite,
+    pub(crate) padding: Padding,
+    pub(crate) unordered: bool,
     pub(crate) nonce: [u8; 32],
     pub(crate) ephemeral: [u8; X25519_BYTES],
     pub(crate) kem_ciphertext: Option<Box<[u8; KEM_CIPHERTEXT_BYTES]>>,
@@ -165,9 +235,10 @@ pub(crate) struct Reply {
 
 impl Reply {
     pub(crate) fn encode(&self) -> Vec<u8> {
+        let terms = Terms { padding: self.padding, unordered: self.unordered, hybrid_only: false };
         let mut out = [MAGIC.as_slice(), &[TYPE_REPLY, VERSION]].concat();
         out.extend_from_slice(&(self.suite as u16).to_be_bytes());
-        out.extend_from_slice(&0u16.to_be_bytes());
+        out.extend_from_slice(&terms.flags().to_be_bytes());
         out.extend_from_slice(&self.nonce);
         out.extend_from_slice(&self.ephemeral);
         put_block(&mut out, self.kem_ciphertext.as_ref().map(|c| c.as_slice()));
@@ -178,6 +249,7 @@ impl Reply {
     pub(crate) fn parse<'a>(
         frame: &'a [u8],
         offered: &[Suite],
+        terms: Terms,
     ) -> Result<(Self, &'a [u8], &'a [u8; SEALED_IDENTITY_BYTES]), Error> {
         if let Some(alert) = parse_alert(frame) {
             return Err(Error::Refused(alert));
@@ -189,7 +261,8 @@ impl Reply {
             return Err(Error::Version);
         }
         let suite = Suite::from_wire(reader.u16()?).filter(|s| offered.contains(s)).ok_or(Error::Suite)?;
-        if reader.u16()? != 0 {
+        let (padding, unordered) = parse_flags(reader.u16()?)?;
+        if padding > terms.padding || unordered != terms.unordered {
             return Err(Error::Malformed("flags that were not offered"));
         }
         let (nonce, ephemeral) = (*reader.array()?, *reader.array()?);
@@ -198,7 +271,7 @@ impl Reply {
         if kem_ciphertext.is_some() != (suite == Suite::Hybrid) {
             return Err(Error::Malformed("a ciphertext is sent exactly with the hybrid suite"));
         }
-        Ok((Self { suite, nonce, ephemeral, kem_ciphertext }, open, sealed))
+        Ok((Self { suite, padding, unordered, nonce, ephemeral, kem_ciphertext }, open, sealed))
     }
 }
 

@@ -74,3 +74,14 @@ pub enum Peer {
     /// Somebody who may ask to be enrolled.
     Unenrolled(UnenrolledPeer),
 }
+
+impl Peer {
+    /// Who it is, or says it is with a key that it holds.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        match self {
+            Self::Authenticated(peer) => peer.identity(),
+            Self::Unenrolled(peer) => peer.identity(),
+        }
+    }
+}

@@ -1,5 +1,5 @@
 use aico_crypto::{ComponentKind, Identity, handshake_mac};
-use aico_proto::{Alert, Error, Initiator, Peer, Refusal, Responder, Standing, Suite};
+use aico_proto::{Alert, Error, Initiator, Peer, Refusal, Responder, Standing, Suite, Terms};
 
 use crate::sides::{All, Only, backend, cli, fresh, named, open, ready, seal, seal_control, shake, shake_changed};
 
@@ -9,7 +9,7 @@ fn both_suites_work_and_sizes_are_the_specified_ones() {
         let (client, server) = (cli(), backend());
         let mut shaken = shake(&client, &server, hybrid);
         assert_eq!(shaken.frames.each_ref().map(Vec::len), sizes);
-        assert_eq!(shaken.client.suite, if hybrid { Suite::Hybrid } else { Suite::Classical });
+        assert_eq!(shaken.client.agreed.suite, if hybrid { Suite::Hybrid } else { Suite::Classical });
         let (Peer::Authenticated(at_client), Peer::Authenticated(at_server)) =
             (&shaken.client.peer, &shaken.server.peer)
         else {
@@ -69,12 +69,15 @@ fn a_captured_handshake_is_worth_nothing_later_or_elsewhere() {
     let (client, server, other) = (cli(), backend(), backend());
     let [hello, reply, finish] = shake(&client, &server, false).frames;
     // At the same server, later: its nonce and ephemeral key are new.
-    let (responder, _) = Responder::on_hello(&server, &hello, fresh(&server, false)).unwrap();
+    let (responder, _) = Responder::on_hello(&server, &hello, fresh(&server, false), Terms::default()).unwrap();
     assert!(responder.on_finish(&finish, &All(Standing::Enrolled)).is_err());
     // At another server: it is not even answered.
-    assert_eq!(Responder::on_hello(&other, &hello, fresh(&other, false)).unwrap_err(), Refusal::Silent);
+    assert_eq!(
+        Responder::on_hello(&other, &hello, fresh(&other, false), Terms::default()).unwrap_err(),
+        Refusal::Silent
+    );
     // The server's answer, to another handshake of the same client.
-    let (initiator, _) = Initiator::start(server.identity().clone(), fresh(&client, false));
+    let (initiator, _) = Initiator::start(server.identity().clone(), fresh(&client, false), Terms::default());
     assert!(initiator.on_reply(&client, &reply).is_err());
 }
 
@@ -84,15 +87,18 @@ fn frames_are_not_taken_in_the_other_role() {
     let [hello, reply, finish] = shake(&client, &server, false).frames;
     for frame in [&hello, &reply, &finish] {
         // Sent back to the client.
-        let (initiator, _) = Initiator::start(server.identity().clone(), fresh(&client, false));
+        let (initiator, _) = Initiator::start(server.identity().clone(), fresh(&client, false), Terms::default());
         assert!(initiator.on_reply(&client, frame).is_err());
         // Sent to the server in the place of a FINISH.
-        let (_, mine) = Initiator::start(server.identity().clone(), fresh(&client, false));
-        let (responder, _) = Responder::on_hello(&server, &mine, fresh(&server, false)).unwrap();
+        let (_, mine) = Initiator::start(server.identity().clone(), fresh(&client, false), Terms::default());
+        let (responder, _) = Responder::on_hello(&server, &mine, fresh(&server, false), Terms::default()).unwrap();
         assert!(responder.on_finish(frame, &All(Standing::Enrolled)).is_err());
     }
     for frame in [&reply, &finish] {
-        assert_eq!(Responder::on_hello(&server, frame, fresh(&server, false)).unwrap_err(), Refusal::Silent);
+        assert_eq!(
+            Responder::on_hello(&server, frame, fresh(&server, false), Terms::default()).unwrap_err(),
+            Refusal::Silent
+        );
     }
 }
 
@@ -106,9 +112,12 @@ fn an_identity_does_not_talk_to_itself() {
 #[test]
 fn whoever_does_not_know_the_server_gets_silence() {
     let (client, server, imagined) = (cli(), backend(), backend());
-    let (_, hello) = Initiator::start(imagined.identity().clone(), fresh(&client, true));
+    let (_, hello) = Initiator::start(imagined.identity().clone(), fresh(&client, true), Terms::default());
     assert!(!Responder::is_meant(server.identity().key(), &hello));
-    assert_eq!(Responder::on_hello(&server, &hello, fresh(&server, false)).unwrap_err(), Refusal::Silent);
+    assert_eq!(
+        Responder::on_hello(&server, &hello, fresh(&server, false), Terms::default()).unwrap_err(),
+        Refusal::Silent
+    );
 }
 
 #[test]
@@ -119,15 +128,15 @@ fn another_identity_than_the_expected_one_is_refused() {
     let renamed = Identity::new(ComponentKind::Backend, key, aico_crypto::Name::parse("backup").unwrap());
     let rekinded = Identity::new(ComponentKind::Plugin, key, server.identity().name().clone());
     for expected in [renamed, rekinded] {
-        let (initiator, hello) = Initiator::start(expected, fresh(&client, false));
-        let (_, reply) = Responder::on_hello(&server, &hello, fresh(&server, false)).unwrap();
+        let (initiator, hello) = Initiator::start(expected, fresh(&client, false), Terms::default());
+        let (_, reply) = Responder::on_hello(&server, &hello, fresh(&server, false), Terms::default()).unwrap();
         assert_eq!(initiator.on_reply(&client, &reply).err(), Some(Error::WrongPeer));
     }
     // An impostor that knows the server's public key, so that mac1 holds, answers with a key of its own.
     let impostor = backend();
-    let (initiator, mut hello) = Initiator::start(server.identity().clone(), fresh(&client, false));
+    let (initiator, mut hello) = Initiator::start(server.identity().clone(), fresh(&client, false), Terms::default());
     sign_anew(&mut hello, &impostor);
-    let (_, reply) = Responder::on_hello(&impostor, &hello, fresh(&impostor, false)).unwrap();
+    let (_, reply) = Responder::on_hello(&impostor, &hello, fresh(&impostor, false), Terms::default()).unwrap();
     assert!(initiator.on_reply(&client, &reply).is_err());
 }
 
@@ -142,8 +151,8 @@ fn sign_anew(hello: &mut Vec<u8>, responder: &aico_proto::LocalIdentity) {
 fn trust_decides_who_comes_in() {
     let (client, other, server) = (cli(), cli(), backend());
     let finish = |client: &aico_proto::LocalIdentity, trust: &dyn aico_proto::Trust| {
-        let (initiator, hello) = Initiator::start(server.identity().clone(), fresh(client, false));
-        let (responder, reply) = Responder::on_hello(&server, &hello, fresh(&server, false)).unwrap();
+        let (initiator, hello) = Initiator::start(server.identity().clone(), fresh(client, false), Terms::default());
+        let (responder, reply) = Responder::on_hello(&server, &hello, fresh(&server, false), Terms::default()).unwrap();
         let (_, finish) = initiator.on_reply(client, &reply).unwrap();
         responder.on_finish(&finish, trust)
     };
@@ -184,10 +193,10 @@ fn a_man_in_the_middle_cannot_downgrade() {
 fn offers_that_break_the_rules_are_answered_with_an_alert() {
     let (client, server) = (cli(), backend());
     let offer = |change: &dyn Fn(&mut Vec<u8>), hybrid| {
-        let (_, mut hello) = Initiator::start(server.identity().clone(), fresh(&client, hybrid));
+        let (_, mut hello) = Initiator::start(server.identity().clone(), fresh(&client, hybrid), Terms::default());
         change(&mut hello);
         sign_anew(&mut hello, &server);
-        Responder::on_hello(&server, &hello, fresh(&server, false)).map(drop)
+        Responder::on_hello(&server, &hello, fresh(&server, false), Terms::default()).map(drop)
     };
     let alert = |alert| Err(Refusal::Alert(alert));
     assert_eq!(offer(&|_| {}, true), Ok(()));
@@ -213,7 +222,7 @@ fn offers_that_break_the_rules_are_answered_with_an_alert() {
 fn alerts_are_told_and_change_nothing() {
     let (client, server) = (cli(), backend());
     for alert in [Alert::Version, Alert::Suite, Alert::Malformed, Alert::Busy, Alert::Other(200)] {
-        let (initiator, _) = Initiator::start(server.identity().clone(), fresh(&client, false));
+        let (initiator, _) = Initiator::start(server.identity().clone(), fresh(&client, false), Terms::default());
         assert_eq!(initiator.on_reply(&client, &alert.encode()).err(), Some(Error::Refused(alert)));
     }
 }
@@ -239,9 +248,9 @@ fn no_two_handshakes_share_anything() {
 fn an_enrolled_man_in_the_middle_cannot_speak_for_another() {
     let (client, thief, server) = (cli(), cli(), backend());
     // The client means to speak to the thief; he passes its FINISH on to the server.
-    let (initiator, _) = Initiator::start(thief.identity().clone(), fresh(&client, false));
-    let (at_server, hello) = Initiator::start(server.identity().clone(), fresh(&thief, false));
-    let (responder, reply) = Responder::on_hello(&server, &hello, fresh(&server, false)).unwrap();
+    let (initiator, _) = Initiator::start(thief.identity().clone(), fresh(&client, false), Terms::default());
+    let (at_server, hello) = Initiator::start(server.identity().clone(), fresh(&thief, false), Terms::default());
+    let (responder, reply) = Responder::on_hello(&server, &hello, fresh(&server, false), Terms::default()).unwrap();
     assert!(initiator.on_reply(&client, &reply).is_err(), "the server's REPLY does not pass for the thief's");
     let (_, finish) = at_server.on_reply(&thief, &reply).unwrap();
     let established = responder.on_finish(&finish, &All(Standing::Enrolled)).unwrap();
@@ -255,11 +264,11 @@ proptest::proptest! {
         let mut hello = [b"AICO-HS1\x01".to_vec(), bytes.clone(), vec![0; 16]].concat();
         sign_anew(&mut hello, &server);
         for frame in [&bytes, &hello] {
-            if let Ok((responder, _)) = Responder::on_hello(&server, frame, fresh(&server, false)) {
+            if let Ok((responder, _)) = Responder::on_hello(&server, frame, fresh(&server, false), Terms::default()) {
                 assert!(responder.on_finish(&bytes, &All(Standing::Enrolled)).is_err());
             }
         }
-        let (initiator, _) = Initiator::start(server.identity().clone(), fresh(&client, false));
+        let (initiator, _) = Initiator::start(server.identity().clone(), fresh(&client, false), Terms::default());
         assert!(initiator.on_reply(&client, &bytes).is_err());
     }
 }

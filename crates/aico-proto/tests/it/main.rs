@@ -1,8 +1,10 @@
 //! The channel, attacked: every test is named after the promise that it tries to break.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+mod channel;
 mod handshake;
 mod network;
 mod record;
 mod sides;
+mod unordered;
 mod vectors;

@@ -143,11 +143,14 @@ fn control_bodies_survive_and_rubbish_does_not() {
     let mut shaken = channel();
     for control in &controls {
         let mut frame = seal_control(&mut shaken.client.sealer, control);
-        assert!(matches!(shaken.server.opener.open(&mut frame).unwrap(), Incoming::Control(got) if got == *control));
+        assert!(
+            matches!(shaken.server.opener.open(&mut frame, Duration::ZERO).unwrap(), Incoming::Control(got) if got == *control)
+        );
     }
     let mut shaken = channel();
     let mut frame = seal_control(&mut shaken.client.sealer, &Control::Error { code: 1, text });
-    let Incoming::Control(Control::Error { text, .. }) = shaken.server.opener.open(&mut frame).unwrap() else {
+    let Incoming::Control(Control::Error { text, .. }) = shaken.server.opener.open(&mut frame, Duration::ZERO).unwrap()
+    else {
         unreachable!()
     };
     assert_eq!(text.len(), 1024, "cut between characters");

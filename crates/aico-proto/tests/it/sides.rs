@@ -1,9 +1,11 @@
 //! Two sides that shake hands in memory.
 
+use std::time::Duration;
+
 use aico_crypto::{ComponentKind, Identity, IdentitySecret, Name, OsRandom};
 use aico_proto::{
     Control, Error, Established, Fresh, Incoming, Initiator, LocalIdentity, Opener, Ready, Refusal, Responder, Sealer,
-    Standing, Trust,
+    Standing, Terms, Trust,
 };
 
 /// Trusts everybody alike.
@@ -61,9 +63,9 @@ pub(crate) fn shake_changed(
     hybrid: bool,
     change: impl Fn(usize, &mut Vec<u8>),
 ) -> Result<Shaken, Error> {
-    let (initiator, mut hello) = Initiator::start(server.identity().clone(), fresh(client, hybrid));
+    let (initiator, mut hello) = Initiator::start(server.identity().clone(), fresh(client, hybrid), Terms::default());
     change(0, &mut hello);
-    let answered = Responder::on_hello(server, &hello, fresh(server, false));
+    let answered = Responder::on_hello(server, &hello, fresh(server, false), Terms::default());
     let (responder, mut reply) = answered.map_err(|refusal| match refusal {
         Refusal::Silent => Error::Authentication,
         Refusal::Alert(alert) => Error::Refused(alert),
@@ -84,7 +86,10 @@ pub(crate) fn channel() -> Shaken {
     let mut shaken = shake(&cli(), &backend(), false);
     let mut frame = Vec::new();
     shaken.server.sealer.seal_control(&ready(), &mut frame).unwrap();
-    assert!(matches!(shaken.client.opener.open(&mut frame).unwrap(), Incoming::Control(Control::Ready(_))));
+    assert!(matches!(
+        shaken.client.opener.open(&mut frame, Duration::ZERO).unwrap(),
+        Incoming::Control(Control::Ready(_))
+    ));
     shaken
 }
 
@@ -101,8 +106,8 @@ pub(crate) fn seal_control(sealer: &mut Sealer, control: &Control) -> Vec<u8> {
 }
 
 pub(crate) fn open(opener: &mut Opener, frame: &[u8]) -> Result<Vec<u8>, Error> {
-    match opener.open(&mut frame.to_vec())? {
+    match opener.open(&mut frame.to_vec(), Duration::ZERO)? {
         Incoming::Application(plaintext) => Ok(plaintext.to_vec()),
-        Incoming::Control(_) => Ok(Vec::new()),
+        Incoming::Control(_) | Incoming::Dropped => Ok(Vec::new()),
     }
 }

@@ -5,10 +5,12 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use aico_crypto::{ComponentKind, Encapsulated, EphemeralSecret, Identity, IdentitySecret, KemSecret, Name};
 use aico_proto::{
-    CloseReason, Control, Error, Established, Fresh, Incoming, Initiator, LocalIdentity, Ready, Responder, Standing,
+    CloseReason, Control, Error, Established, Fresh, Incoming, Initiator, LocalIdentity, Padding, Ready, Responder,
+    Standing, Terms,
 };
 use blake2b_simd::Params;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
@@ -67,9 +69,11 @@ struct Party {
 }
 
 impl Party {
-    fn new(kind: ComponentKind, name: &'static str) -> Self {
+    /// With the identity of `name` and what it makes fresh in `epoch`.
+    fn new(kind: ComponentKind, name: &'static str, epoch: u16) -> Self {
         let part = |what| fixed(&format!("{name} {what}"));
-        Self { seed: part("identity"), kind, name, ephemeral: part("ephemeral"), nonce: part("nonce") }
+        let fresh = |what| if epoch == 0 { part(what) } else { fixed(&format!("{name} {what} of epoch {epoch}")) };
+        Self { seed: part("identity"), kind, name, ephemeral: fresh("ephemeral"), nonce: fresh("nonce") }
     }
 
     fn signing(&self) -> ed25519_dalek::SigningKey {
@@ -109,7 +113,8 @@ struct Kem {
 }
 
 #[expect(deprecated, reason = "as above")]
-fn kem() -> Kem {
+fn kem(epoch: u16) -> Kem {
+    let fixed = |name: &str| if epoch == 0 { fixed(name) } else { fixed(&format!("{name} of epoch {epoch}")) };
     let seed: Vec<u8> = [fixed("kem d"), fixed("kem z")].concat();
     let dk = ml_kem::DecapsulationKey768::from_seed(seed.as_slice().try_into().unwrap());
     let message = fixed("kem m");
@@ -118,24 +123,38 @@ fn kem() -> Kem {
     Kem { seed, dk: dk.to_expanded_bytes().to_vec(), ek, ct: ct.to_vec(), ss: ss.to_vec() }
 }
 
-fn parties() -> (Party, Party) {
-    (Party::new(ComponentKind::Cli, "cli"), Party::new(ComponentKind::Backend, "backend"))
+fn parties(epoch: u16) -> (Party, Party) {
+    (Party::new(ComponentKind::Cli, "cli", epoch), Party::new(ComponentKind::Backend, "backend", epoch))
 }
 
 /// The whole handshake from the specification.
 fn handshake(hybrid: bool) -> Value {
-    let (i, r) = parties();
-    let kem = hybrid.then(kem);
+    exchange(hybrid, 0, &[0; 32])
+}
+
+/// The REKEY that follows it.
+fn rekey(hybrid: bool) -> Value {
+    exchange(hybrid, 1, &unhex(&handshake(hybrid)["ratchet"]))
+}
+
+/// M1 to M3 of an epoch. Behind the first they stand inside the channel: one suite, no mac1, the ratchet as the psk.
+fn exchange(hybrid: bool, epoch: u16, psk: &[u8]) -> Value {
+    let (i, r) = parties(epoch);
+    let kem = hybrid.then(|| kem(epoch));
     let (id_i, id_r) = (i.identity_bytes(), r.identity_bytes());
     let block = |bytes: Option<&Vec<u8>>| {
         let bytes = bytes.cloned().unwrap_or_default();
         [(bytes.len() as u16).to_be_bytes().to_vec(), bytes].concat()
     };
-    let suites: &[u8] = if hybrid { &[2, 0, 2, 0, 1] } else { &[1, 0, 1] };
+    let suites: &[u8] = match (hybrid, epoch) {
+        (true, 0) => &[2, 0, 2, 0, 1],
+        (true, _) => &[1, 0, 2],
+        (false, _) => &[1, 0, 1],
+    };
     let mut m1 = [b"AICO-HS1\x01\x01\x01", suites, &[0, 0], &i.nonce, &i.ephemeral_public()].concat();
     m1.extend(block(kem.as_ref().map(|k| &k.ek)));
     let mac1_key = h(b'm', &[&id_r[1..33]])[..32].to_vec();
-    let mac1 = kdf(&mac1_key, "mac1", &m1, 16);
+    let mac1 = if epoch == 0 { kdf(&mac1_key, "mac1", &m1, 16) } else { vec![0; 16] };
     m1.extend(&mac1);
     let mut m2 =
         [b"AICO-HS1\x02\x01\x00", &[if hybrid { 2 } else { 1 }, 0, 0][..], &r.nonce, &r.ephemeral_public()].concat();
@@ -149,7 +168,7 @@ fn handshake(hybrid: bool) -> Value {
     let kx = Params::new().hash_length(64).hash(&kx_input).as_bytes().to_vec();
     let ss = kem.as_ref().map(|k| k.ss.clone()).unwrap_or_default();
     let hs_input = [b"AICO-HS1 extract".as_slice(), &ss, &kx, &th2].concat();
-    let hs = Params::new().hash_length(64).key(&[0; 32]).hash(&hs_input).as_bytes().to_vec();
+    let hs = Params::new().hash_length(64).key(psk).hash(&hs_input).as_bytes().to_vec();
     let [k_i, k_r, f_i, f_r] = ["hs key i", "hs key r", "fin i", "fin r"].map(|label| kdf(&hs, label, &th2, 32));
     let th3 = h(b'3', &[&th2, &id_r]);
     let sig_r = r.signing().sign(&[b"AICO-HS1 responder signature\0".as_slice(), &th3].concat()).to_bytes();
@@ -166,8 +185,8 @@ fn handshake(hybrid: bool) -> Value {
     let plain_i = [id_i.as_slice(), &sig_i, &fin_i].concat();
     let m3 = [b"AICO-HS1\x03".as_slice(), &aead(&k_i, &[0; 24], &th5, &plain_i)].concat();
     let ms = kdf(&hs, "master", &th8, 64);
-    let [traffic, cid, ratchet, exporter] =
-        [("traffic", 64), ("cid", 20), ("ratchet", 32), ("exporter", 32)].map(|(label, n)| kdf(&ms, label, &[0, 0], n));
+    let [traffic, cid, ratchet, exporter] = [("traffic", 64), ("cid", 20), ("ratchet", 32), ("exporter", 32)]
+        .map(|(label, n)| kdf(&ms, label, &epoch.to_be_bytes(), n));
     let party = |p: &Party| {
         json!({ "identity_seed": hex(&p.seed), "kind": p.kind as u8, "name": p.name, "identity": hex(&p.identity_bytes()),
                 "ephemeral_secret": hex(&p.ephemeral), "ephemeral_public": hex(&p.ephemeral_public()), "nonce": hex(&p.nonce) })
@@ -175,10 +194,18 @@ fn handshake(hybrid: bool) -> Value {
     let kem = kem.map(
         |k| json!({ "seed": hex(&k.seed), "dk": hex(&k.dk), "ek": hex(&k.ek), "ct": hex(&k.ct), "ss": hex(&k.ss) }),
     );
+    let suite = if hybrid { "hybrid" } else { "classical" };
+    let about = if epoch == 0 {
+        format!("a {suite} handshake, every value of docs/spec/channel.md; hexadecimal")
+    } else {
+        format!(
+            "the REKEY in the channel of handshake-{suite}.json, every value; hello, reply and finish are the bodies of control records 4, 5 and 6; hexadecimal"
+        )
+    };
     json!({
-        "about": format!("a {} handshake, every value of docs/spec/channel.md; hexadecimal", if hybrid { "hybrid" } else { "classical" }),
-        "reason": "both roles have to compute each value as it stands here",
-        "initiator": party(&i), "responder": party(&r), "ml_kem_768": kem, "psk": hex(&[0; 32]),
+        "about": about,
+        "reason": "both roles have to compute each value as it stands here", "epoch": epoch,
+        "initiator": party(&i), "responder": party(&r), "ml_kem_768": kem, "psk": hex(psk),
         "mac1_key": hex(&mac1_key), "mac1": hex(&mac1),
         "th1": hex(&th1), "th2": hex(&th2), "th3": hex(&th3), "th4": hex(&th4), "th5": hex(&th5), "th6": hex(&th6),
         "th7": hex(&th7), "th8": hex(&th8), "x25519": hex(&shared), "kx": hex(&kx), "hs": hex(&hs),
@@ -194,8 +221,18 @@ fn handshake(hybrid: bool) -> Value {
 
 /// The code's own handshake over the same inputs: frames and both ends.
 fn production(vector: &Value) -> ([Vec<u8>; 3], Established, Established) {
-    let (i, r) = parties();
+    let (i, r) = parties(0);
     let (client, server) = (i.local(), r.local());
+    let [fresh_i, fresh_r] = fresh_of(vector, &i, &r);
+    let (initiator, hello) = Initiator::start(server.identity().clone(), fresh_i, Terms::default());
+    let (responder, reply) = Responder::on_hello(&server, &hello, fresh_r, Terms::default()).unwrap();
+    let (at_client, finish) = initiator.on_reply(&client, &reply).unwrap();
+    let at_server = responder.on_finish(&finish, &All(Standing::Enrolled)).unwrap();
+    ([hello, reply, finish], at_client, at_server)
+}
+
+/// What both sides of a vector make fresh.
+fn fresh_of(vector: &Value, i: &Party, r: &Party) -> [Fresh; 2] {
     let kem = &vector["ml_kem_768"];
     let part = |name: &str| unhex(&kem[name]);
     let (secret, encapsulated) = if kem.is_null() {
@@ -209,18 +246,19 @@ fn production(vector: &Value) -> ([Vec<u8>; 3], Established, Established) {
         )
     };
     let fresh_i = Fresh::hazmat_from_parts(i.nonce, i.ephemeral(), secret, None);
-    let (initiator, hello) = Initiator::start(server.identity().clone(), fresh_i);
-    let fresh_r = Fresh::hazmat_from_parts(r.nonce, r.ephemeral(), None, encapsulated);
-    let (responder, reply) = Responder::on_hello(&server, &hello, fresh_r).unwrap();
-    let (at_client, finish) = initiator.on_reply(&client, &reply).unwrap();
-    let at_server = responder.on_finish(&finish, &All(Standing::Enrolled)).unwrap();
-    ([hello, reply, finish], at_client, at_server)
+    [fresh_i, Fresh::hazmat_from_parts(r.nonce, r.ephemeral(), None, encapsulated)]
 }
 
 /// One record from the specification.
 fn record(key: &[u8], cid: &[u8], kind: u8, generation: u16, counter: u64, plaintext: &[u8]) -> Vec<u8> {
+    record_in(0, key, cid, (kind, generation, counter), plaintext)
+}
+
+fn record_in(epoch: u16, key: &[u8], cid: &[u8], place: (u8, u16, u64), plaintext: &[u8]) -> Vec<u8> {
+    let (kind, generation, counter) = place;
     let mut frame = b"AICO-MSG\x01".to_vec();
-    frame.extend([kind, 0, 0]);
+    frame.push(kind);
+    frame.extend(epoch.to_be_bytes());
     frame.extend(generation.to_be_bytes());
     frame.extend(cid);
     frame.extend(counter.to_be_bytes());
@@ -269,7 +307,8 @@ fn records() -> Value {
         ("an altered tag", changed(first.len() - 1)),
         ("a control record of an unknown type", record(&key, &cid, 1, 0, 0, &[200])),
         ("READY from the initiator", record(&key, &cid, 1, 0, 0, &[0; 25])),
-        ("a REKEY, which this version does not speak", record(&key, &cid, 1, 0, 0, &[4, 0])),
+        ("an attestation, which this version does not speak", record(&key, &cid, 1, 0, 0, &[9, 0])),
+        ("REKEY_REQ with a body", record(&key, &cid, 1, 0, 0, &[7, 0])),
         ("KEYUPDATE with a body", record(&key, &cid, 1, 0, 0, &[3, 0])),
     ];
     let refused: Vec<Value> =
@@ -326,8 +365,58 @@ fn control() -> Value {
     })
 }
 
-fn all() -> [(&'static str, Value); 4] {
+/// `plaintext ‖ 0x80 ‖ 0…` to the length that `policy` gives, from the specification.
+fn padded_length(policy: u16, plaintext: usize) -> usize {
+    let wanted = (plaintext + 1).max(256);
+    if policy == 2 {
+        return (1..).map(|bits| 1 << bits).find(|size| *size >= wanted).unwrap();
+    }
+    let exponent = (wanted as f64).log2().floor() as u32;
+    let step = 1usize << (exponent - ((f64::from(exponent)).log2().floor() as u32 + 1));
+    wanted.div_ceil(step) * step
+}
+
+fn padding() -> Value {
+    let shaken = handshake(false);
+    let (key, cid) = (unhex(&shaken["traffic_initiator_to_responder"]), unhex(&shaken["cid_i"]));
+    let lengths = [0, 1, 255, 256, 257, 1000, 1023, 1024, 4095, 4096, 65_535, 65_536, 1_000_000, 16_777_215];
+    let sizes: Vec<Value> = lengths
+        .iter()
+        .map(|n| json!({ "plaintext": n, "padme": padded_length(1, *n), "power_of_two": padded_length(2, *n) }))
+        .collect();
+    let mut plaintext = b"hello\x80".to_vec();
+    plaintext.resize(256, 0);
+    json!({
+        "about": "lengths in bytes of padded plaintexts, and a record of a channel with policy 1 under the keys of handshake-classical.json",
+        "reason": "a receiver refuses every other length", "sizes": sizes,
+        "plaintext": hex(b"hello"), "padded": hex(&plaintext), "frame": hex(&record(&key, &cid, 0, 0, 0, &plaintext)),
+    })
+}
+
+/// The first records of epoch 1 in both directions: what shows that the new keys are in use.
+fn first_of_epoch_1() -> Value {
+    let shaken = rekey(false);
+    let value = |name: &str| unhex(&shaken[name]);
+    let up = record_in(1, &value("traffic_initiator_to_responder"), &value("cid_i"), (0, 0, 0), b"after REKEY");
+    let (_, _, ready) = &controls()[0];
+    let down = record_in(1, &value("traffic_responder_to_initiator"), &value("cid_r"), (1, 0, 0), ready);
+    json!({ "initiator": { "plaintext": hex(b"after REKEY"), "frame": hex(&up) },
+            "responder": { "plaintext": hex(ready), "frame": hex(&down) } })
+}
+
+fn rekey_with_records(hybrid: bool) -> Value {
+    let mut value = rekey(hybrid);
+    if !hybrid {
+        value["first_records"] = first_of_epoch_1();
+    }
+    value
+}
+
+fn all() -> [(&'static str, Value); 7] {
     [
+        ("rekey-classical.json", rekey_with_records(false)),
+        ("rekey-hybrid.json", rekey_with_records(true)),
+        ("padding.json", padding()),
         ("handshake-classical.json", handshake(false)),
         ("handshake-hybrid.json", handshake(true)),
         ("records.json", records()),
@@ -398,6 +487,52 @@ fn the_code_speaks_the_vectors() {
 }
 
 #[test]
+fn the_code_renews_keys_as_the_vectors_do() {
+    for suite in ["classical", "hybrid"] {
+        let (_, mut client, mut server) = production(&read(&format!("handshake-{suite}.json")));
+        let vector = read(&format!("rekey-{suite}.json"));
+        let first = seal_control(&mut server.sealer, &ready());
+        open(&mut client.opener, &first).unwrap();
+        let (i, r) = parties(1);
+        let [fresh_i, fresh_r] = fresh_of(&vector, &i, &r);
+        let body = |control: Control| match control {
+            Control::RekeyHello(body) | Control::RekeyReply(body) | Control::RekeyFinish(body) => body,
+            other => unreachable!("{other:?}"),
+        };
+        let hello = body(client.rekeyer.start(fresh_i).unwrap());
+        let reply = body(server.rekeyer.on_hello(&r.local(), fresh_r, &hello).unwrap());
+        let mut frame = Vec::new();
+        let halves = (&mut client.sealer, &mut client.opener);
+        client.rekeyer.on_reply(&i.local(), &reply, halves, Duration::ZERO, &mut frame).unwrap();
+        let Incoming::Control(finish) = server.opener.open(&mut frame, Duration::ZERO).unwrap() else { unreachable!() };
+        let finish = body(finish);
+        for (message, name) in [(&hello, "hello"), (&reply, "reply"), (&finish, "finish")] {
+            assert!(*message == unhex(&vector[name]), "{suite} {name}");
+        }
+        let halves = (&mut server.sealer, &mut server.opener);
+        server.rekeyer.on_finish(&finish, &All(Standing::Enrolled), halves, Duration::ZERO).unwrap();
+        if suite == "classical" {
+            let records = &vector["first_records"];
+            assert_eq!(seal(&mut client.sealer, b"after REKEY"), unhex(&records["initiator"]["frame"]));
+            assert_eq!(open(&mut server.opener, &unhex(&records["initiator"]["frame"])).unwrap(), b"after REKEY");
+            open(&mut client.opener, &unhex(&records["responder"]["frame"])).unwrap();
+            let (_, ready, _) = &controls()[0];
+            assert_eq!(seal_control(&mut server.sealer, ready), unhex(&records["responder"]["frame"]));
+        }
+    }
+}
+
+#[test]
+fn the_code_pads_as_the_vectors_do() {
+    let vector = read("padding.json");
+    for size in vector["sizes"].as_array().unwrap() {
+        let plaintext = size["plaintext"].as_u64().unwrap() as usize;
+        assert_eq!(Padding::Padme.padded(plaintext) as u64, size["padme"], "{plaintext}");
+        assert_eq!(Padding::PowerOfTwo.padded(plaintext) as u64, size["power_of_two"], "{plaintext}");
+    }
+}
+
+#[test]
 fn the_code_seals_and_opens_the_records_of_the_vectors() {
     let vectors = read("records.json");
     let (_, mut client, mut server) = production(&read("handshake-classical.json"));
@@ -436,7 +571,7 @@ fn the_code_reads_the_control_records_of_the_vectors() {
         }
         let mut frame = unhex(&vectors["records"][number]["frame"]);
         let mut opener = client.opener;
-        let Incoming::Control(got) = opener.open(&mut frame).unwrap() else { unreachable!() };
+        let Incoming::Control(got) = opener.open(&mut frame, Duration::ZERO).unwrap() else { unreachable!() };
         assert_eq!(got, *control, "{reason}");
     }
 }
@@ -457,18 +592,18 @@ fn forged(vector: &Value, side: char, signature: &[u8], fin: Option<&[u8]>) -> V
 #[test]
 fn whoever_has_the_keys_of_the_exchange_and_no_identity_is_refused() {
     let vector = read("handshake-classical.json");
-    let (i, r) = parties();
+    let (i, r) = parties(0);
     let (client, server) = (i.local(), r.local());
     let (sig_i, sig_r, other) = (unhex(&vector["sig_i"]), unhex(&vector["sig_r"]), vec![7; 64]);
     let reply = |sealed: Vec<u8>| {
         let fresh = Fresh::hazmat_from_parts(i.nonce, i.ephemeral(), None, None);
-        let (initiator, _) = Initiator::start(server.identity().clone(), fresh);
+        let (initiator, _) = Initiator::start(server.identity().clone(), fresh, Terms::default());
         let open = &unhex(&vector["reply"])[..80];
         initiator.on_reply(&client, &[open, &sealed].concat()).map(drop)
     };
     let finish = |sealed: Vec<u8>| {
         let fresh = Fresh::hazmat_from_parts(r.nonce, r.ephemeral(), None, None);
-        let (responder, _) = Responder::on_hello(&server, &unhex(&vector["hello"]), fresh).unwrap();
+        let (responder, _) = Responder::on_hello(&server, &unhex(&vector["hello"]), fresh, Terms::default()).unwrap();
         let frame = [b"AICO-HS1\x03".as_slice(), &sealed].concat();
         responder.on_finish(&frame, &All(Standing::Enrolled)).map(drop)
     };
