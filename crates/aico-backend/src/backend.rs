@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use aico_crypto::{ComponentKind, Fingerprint, Identity, IdentitySecret, Name, OsRandom};
 use aico_net::{
-    BACKEND_ID_NAME, DoorLimits, Listener, RunFolder, Speaker, read_client_key, write_backend_id, write_client_key,
+    AlsoUser, BACKEND_ID_NAME, DoorLimits, Listener, Manner, RunFolder, Speaker, read_client_key, write_backend_id,
+    write_client_key,
 };
 use aico_policy::{Action, AuditSink, Capability, Event, Grant, Principal, Resource, What, decide};
 use aico_proto::LocalIdentity;
@@ -55,9 +56,10 @@ impl Backend {
         });
         running.record("backend.start", env!("CARGO_PKG_VERSION"));
         let refusals = Refusals::new(running.clone());
-        let failed = move |process, error: &aico_net::Error| refusals.note(process, error);
-        let trust = running.enrolled.clone();
-        let listener = Listener::start(socket, Arc::new(speaker), trust, DoorLimits::default(), failed);
+        let refused = Arc::new(move |origin, error: &aico_net::Error| refusals.note(origin, error));
+        let (trust, limits) = (running.enrolled.clone(), DoorLimits::default());
+        let manner = Manner::of(Arc::new(speaker));
+        let listener = Listener::start(socket, AlsoUser(None), manner, trust, limits, refused);
         Ok(Self { running, listener, opening, socket: folder.socket() })
     }
 

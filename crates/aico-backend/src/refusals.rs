@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use aico_net::{Error as NetError, PeerProcess};
+use aico_net::{Error as NetError, Origin};
 use aico_proto::Error as ProtoError;
 
 use crate::backend::Running;
@@ -29,11 +29,10 @@ impl Refusals {
         Self { running, window: Mutex::new(Window { began: Instant::now(), noted: 0, left_out: 0 }) }
     }
 
-    pub(crate) fn note(&self, process: PeerProcess, error: &NetError) {
+    pub(crate) fn note(&self, origin: Origin, error: &NetError) {
         let Some(left_out) = self.admit() else { return };
-        let PeerProcess { uid, pid } = process;
         let more = if left_out > 0 { format!("; {left_out} more were left out") } else { String::new() };
-        self.running.record("handshake.refused", &format!("user {uid}, process {pid}: {}{more}", word(error)));
+        self.running.record("handshake.refused", &format!("{origin}: {}{more}", word(error)));
     }
 
     /// How many were left out since the last one, if this one may be recorded.
@@ -54,7 +53,8 @@ impl Refusals {
 /// A word of ours for each fault: nothing that the other side chose gets into the log.
 fn word(error: &NetError) -> &'static str {
     match error {
-        NetError::Channel(ProtoError::Authentication) => "did not know this backend, or failed a check",
+        NetError::Stranger => "did not know this backend",
+        NetError::Channel(ProtoError::Authentication) => "failed a check",
         NetError::Channel(ProtoError::UnknownPeer) => "unknown identity",
         NetError::Channel(ProtoError::WrongPeer) => "our own identity",
         NetError::Channel(ProtoError::Truncated) | NetError::Silence => "left in the middle",

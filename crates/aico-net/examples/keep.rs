@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use aico_net::{Client, Speaker, read_client_key};
+use aico_net::{Dial, Speaker, read_client_key};
 use aico_proto::message::{ListAnswer, Request};
 
 #[tokio::main]
@@ -14,7 +14,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (run, identity) = (arguments.next().ok_or(usage)?, arguments.next().ok_or(usage)?);
 
     let me = Speaker::new(read_client_key(&identity)?)?;
-    let mut client = Client::connect(&run, &me).await?;
+    let mut client = Dial::local(&run, me).connect().await?;
     client.put("example/greeting", &mut "hello".as_bytes()).await?;
 
     let mut value = Vec::new();

@@ -1,8 +1,12 @@
 //! The client library: what the command line and every other local component uses.
 
 use std::io;
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use aico_crypto::{Identity, OsRandom, Random};
 use aico_proto::CloseReason;
 use aico_proto::limits::DATA_RECORD_BYTES;
 use aico_proto::message::{
@@ -10,15 +14,90 @@ use aico_proto::message::{
 };
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::endpoint::RunFolder;
 use crate::identity_file::read_backend_id;
 use crate::secure_stream::{Receiver, Sender};
-use crate::{BACKEND_ID_NAME, Error, SecureStream, Speaker};
+use crate::{BACKEND_ID_NAME, Error, Manner, SecureStream, Speaker};
 
 /// Length in an END that says: forget the value.
 pub const ABANDONED: u64 = u64::MAX;
+
+/// Where a backend is, and who it must be.
+#[derive(Clone, Debug)]
+pub enum Address {
+    /// The Unix socket in this run folder; the backend's identity is pinned from there.
+    Local(PathBuf),
+    /// TCP, and the identity that must answer.
+    Tcp(SocketAddr, Identity),
+}
+
+/// How a client reaches its backend, and how often it tries.
+#[derive(Clone, Debug)]
+pub struct Dial {
+    /// Where.
+    pub address: Address,
+    /// As whom, and how.
+    pub manner: Manner,
+    /// How often a connection that was lost is tried again.
+    pub retries: u32,
+}
+
+impl Dial {
+    /// The backend whose run folder this is, with the defaults of everything.
+    #[must_use]
+    pub fn local(run_folder: &Path, me: Speaker) -> Self {
+        Self { address: Address::Local(run_folder.to_owned()), manner: Manner::of(Arc::new(me)), retries: 3 }
+    }
+
+    /// Connects once.
+    pub async fn connect(&self) -> Result<Client, Error> {
+        let stream = match &self.address {
+            Address::Local(run_folder) => {
+                let folder = RunFolder::open(run_folder)?;
+                let stream = folder.connect().await?;
+                let expected = read_backend_id(&run_folder.join(BACKEND_ID_NAME))?;
+                SecureStream::connect(stream, &self.manner, expected).await?
+            }
+            Address::Tcp(address, expected) => {
+                let connected = timeout(self.manner.settings.handshake, TcpStream::connect(address)).await;
+                let stream =
+                    connected.map_err(|_| Error::Timeout("connecting"))?.map_err(|error| match error.kind() {
+                        io::ErrorKind::ConnectionRefused => Error::NotRunning(address.to_string()),
+                        _ => Error::io(&format!("connect to {address}"), error),
+                    })?;
+                stream.set_nodelay(true).map_err(|error| Error::io("connect", error))?;
+                SecureStream::connect(stream, &self.manner, expected.clone()).await?
+            }
+        };
+        Ok(Client { stream })
+    }
+
+    /// Connects again after a connection was lost: up to [`Dial::retries`] times, after waits that double and are cut by
+    /// chance, so that many clients do not come at once. What cannot pass by waiting fails at once.
+    pub async fn reconnect(&self) -> Result<Client, Error> {
+        let mut wait = FIRST_WAIT;
+        let mut tried = 0;
+        loop {
+            let mut chance = [0; 2];
+            OsRandom.fill(&mut chance).map_err(aico_proto::Error::from)?;
+            let part = 0.5 + f64::from(u16::from_be_bytes(chance)) / f64::from(u16::MAX) / 2.0;
+            tokio::time::sleep(wait.mul_f64(part)).await;
+            tried += 1;
+            match self.connect().await {
+                Err(error) if error.is_passing() && tried < self.retries => wait = (wait * 2).min(LONGEST_WAIT),
+                other => return other,
+            }
+        }
+    }
+}
+
+/// Before the first attempt to connect again; each later one waits up to twice as long.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// An open channel to the backend, for one request after another.
 #[derive(Debug)]
@@ -27,45 +106,28 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the backend whose run folder this is, and to no other: its identity is pinned from there.
-    pub async fn connect(run_folder: &Path, me: &Speaker) -> Result<Self, Error> {
-        let folder = RunFolder::open(run_folder)?;
-        let stream = folder.connect().await?;
-        let expected = read_backend_id(&run_folder.join(BACKEND_ID_NAME))?;
-        Ok(Self { stream: SecureStream::connect(stream, me, expected).await? })
+    /// What was agreed on.
+    #[must_use]
+    pub fn agreed(&self) -> aico_proto::Agreed {
+        self.stream.agreed
     }
 
     /// Asks, and reads the one answer.
     pub async fn ask<A: DeserializeOwned>(&mut self, request: &Request) -> Result<A, Error> {
         send_json(&mut self.stream.sender, request).await?;
-        let answered = answer(&mut self.stream.receiver).await;
-        self.answer_close(answered).await
-    }
-
-    /// A CLOSE of the backend is answered once, with its reason.
-    async fn answer_close<T>(&mut self, received: Result<T, Error>) -> Result<T, Error> {
-        if let Err(Error::Closed(reason)) = &received {
-            let _gone = self.stream.sender.close(*reason).await;
-        }
-        received
+        answer(&mut self.stream.receiver).await
     }
 
     /// Asks to be enrolled. `waiting` hears the fingerprint that the owner has to compare.
     pub async fn enrol(&mut self, waiting: impl FnOnce(&str)) -> Result<EnrolAnswer, Error> {
         let first: EnrolAnswer = self.ask(&Request::Enrol {}).await?;
         waiting(&first.fingerprint);
-        let decided = answer(&mut self.stream.receiver).await;
-        self.answer_close(decided).await
+        answer(&mut self.stream.receiver).await
     }
 
     /// Stores everything that `source` gives. The answer means that it is on disk; a failure, that nothing of it is.
     pub async fn put(&mut self, path: &str, source: &mut (impl AsyncRead + Unpin)) -> Result<PutAnswer, Error> {
         send_json(&mut self.stream.sender, &Request::DataPut { path: path.to_owned() }).await?;
-        let stored = self.put_value(source).await;
-        self.answer_close(stored).await
-    }
-
-    async fn put_value(&mut self, source: &mut (impl AsyncRead + Unpin)) -> Result<PutAnswer, Error> {
         let stop = Notify::new();
         let sent = send_value(&mut self.stream.sender, source, &stop);
         let answered = answer(&mut self.stream.receiver);
@@ -125,7 +187,9 @@ enum Ended {
 
 /// Sends `source` as data parts and an end; `stop` ends it early, as abandoned.
 async fn send_value(sender: &mut Sender, source: &mut (impl AsyncRead + Unpin), stop: &Notify) -> Result<Ended, Error> {
-    let mut chunk = vec![0; DATA_RECORD_BYTES];
+    // One byte says what the rest is.
+    let room = sender.max_plaintext().await.saturating_sub(1);
+    let mut chunk = vec![0; DATA_RECORD_BYTES.min(room)];
     let mut bytes = 0;
     let (length, ended) = loop {
         let read = tokio::select! {

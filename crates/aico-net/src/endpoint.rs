@@ -40,7 +40,7 @@ impl RunFolder {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let handle = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| match error {
-            rustix::io::Errno::NOENT => Error::NotRunning(path.join(SOCKET_NAME)),
+            rustix::io::Errno::NOENT => Error::NotRunning(path.join(SOCKET_NAME).display().to_string()),
             other => Error::io_at("open the folder", path, other.into()),
         })?;
         let owner = fs::metadata(path).map_err(|error| Error::io_at("look at", path, error))?.uid();
@@ -75,7 +75,9 @@ impl RunFolder {
     /// Connects to whoever listens.
     pub async fn connect(&self) -> Result<UnixStream, Error> {
         UnixStream::connect(short_path(self.handle.as_fd())).await.map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::NotRunning(self.socket()),
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                Error::NotRunning(self.socket().display().to_string())
+            }
             _ => Error::io_at("connect to", &self.socket(), error),
         })
     }

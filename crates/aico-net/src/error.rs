@@ -9,11 +9,14 @@ use aico_proto::{CloseReason, Error as ProtoError};
 #[non_exhaustive]
 pub enum Error {
     /// Nobody listens at the socket.
-    #[error("no backend answers at {}", .0.display())]
-    NotRunning(PathBuf),
+    #[error("no backend answers at {0}")]
+    NotRunning(String),
     /// The backend answered nothing: it does not know us, or is not the one that we mean.
     #[error("the backend ended the handshake without a word")]
     Silence,
+    /// Somebody came who does not know our identity.
+    #[error("the other side does not know this backend")]
+    Stranger,
     /// The handshake or the channel failed.
     #[error(transparent)]
     Channel(#[from] ProtoError),
@@ -61,6 +64,20 @@ impl Error {
 
     pub(crate) fn identity_file(path: &Path, why: impl Into<String>) -> Self {
         Self::IdentityFile { path: path.to_owned(), why: why.into() }
+    }
+}
+
+impl Error {
+    /// Whether connecting again may help: the other side went away, or was not there.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        use CloseReason::{Idle, Limit, RekeyFailed, Shutdown};
+        match self {
+            Self::NotRunning(_) | Self::Timeout(_) | Self::Io { .. } => true,
+            Self::Closed(reason) => matches!(reason, Idle | Limit | RekeyFailed | Shutdown),
+            Self::Channel(error) => matches!(error, ProtoError::Truncated | ProtoError::Silent | ProtoError::UsedUp),
+            _ => false,
+        }
     }
 }
 

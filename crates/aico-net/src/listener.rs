@@ -1,32 +1,80 @@
-//! The backend's door: a Unix socket with limits on whoever has not proved anything yet.
+//! The backend's doors: a Unix socket, and TCP where the owner wants it, with limits on whoever has not proved anything
+//! yet.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use aico_proto::{Peer, Trust};
-use tokio::net::{UnixListener, UnixStream};
+use aico_crypto::Identity;
+use aico_proto::{Peer, Standing, Trust};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
 use crate::endpoint::PeerProcess;
-use crate::{Error, SecureStream, Speaker};
+use crate::link::Wire;
+use crate::{Error, Manner, SecureStream};
+
+/// How long an address that did not know us is left outside.
+const BACK_OFF: Duration = Duration::from_secs(30);
+/// Addresses that are remembered for that.
+const MAX_LEFT_OUTSIDE: usize = 1024;
 
 /// How much the door carries at once.
 #[derive(Clone, Copy, Debug)]
 pub struct DoorLimits {
     /// Connections whose handshake is not over.
     pub half_open: usize,
-    /// The same, of one process.
-    pub half_open_per_process: usize,
+    /// The same, of one process or address.
+    pub half_open_of_one: usize,
     /// Connections that finished their handshake.
     pub connections: usize,
-    /// The same, of one process.
-    pub connections_per_process: usize,
+    /// The same, of one process or address.
+    pub connections_of_one: usize,
 }
 
 impl Default for DoorLimits {
     fn default() -> Self {
-        Self { half_open: 64, half_open_per_process: 8, connections: 256, connections_per_process: 64 }
+        Self { half_open: 64, half_open_of_one: 8, connections: 256, connections_of_one: 64 }
+    }
+}
+
+/// Where a connection comes from, as the operating system says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// A process of this machine, through the Unix socket.
+    Process(PeerProcess),
+    /// An address, through TCP; of IPv6 only the network counts.
+    Address(IpAddr),
+}
+
+impl Origin {
+    fn of_address(address: IpAddr) -> Self {
+        Self::Address(match address {
+            IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+                Some(v4) => v4.into(),
+                None => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
+            },
+            v4 => v4,
+        })
+    }
+
+    /// The process, where it came through the Unix socket.
+    #[must_use]
+    pub fn process(&self) -> Option<PeerProcess> {
+        match self {
+            Self::Process(process) => Some(*process),
+            Self::Address(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Process(PeerProcess { uid, pid }) => write!(f, "user {uid}, process {pid}"),
+            Self::Address(address) => write!(f, "address {address}"),
+        }
     }
 }
 
@@ -35,37 +83,58 @@ impl Default for DoorLimits {
 pub struct Visitor {
     /// The channel.
     pub stream: SecureStream,
-    /// The process at the other end.
-    pub process: PeerProcess,
+    /// Where it comes from.
+    pub origin: Origin,
     _place: Place,
 }
 
+/// Who may use the Unix socket, beside the backend's own user.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AlsoUser(pub Option<u32>);
+
+/// Hears of connections that got nowhere.
+pub type Refused = Arc<dyn Fn(Origin, &Error) + Send + Sync>;
+
 /// Accepts connections, shakes hands, and hands over who has proved an identity.
-#[derive(Debug)]
 pub struct Listener {
     visitors: mpsc::Receiver<Visitor>,
-    accepting: tokio::task::JoinHandle<()>,
+    door: Arc<Door>,
+    accepting: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Listener({} doors)", self.accepting.len())
+    }
 }
 
 impl Listener {
-    /// Starts to accept. `trust` is asked anew for every handshake; `failed` hears of handshakes that failed.
-    pub fn start<T, F>(socket: UnixListener, me: Arc<Speaker>, trust: Arc<T>, limits: DoorLimits, failed: F) -> Self
-    where
-        T: Trust + Send + Sync + 'static,
-        F: Fn(PeerProcess, &Error) + Send + Sync + 'static,
-    {
+    /// Starts to accept at the Unix socket. `trust` is asked anew for every handshake; `refused` hears of those that
+    /// failed.
+    #[must_use]
+    pub fn start(
+        socket: UnixListener,
+        also: AlsoUser,
+        manner: Manner,
+        trust: Arc<dyn Trust + Send + Sync>,
+        limits: DoorLimits,
+        refused: Refused,
+    ) -> Self {
         let (let_in, visitors) = mpsc::channel(limits.connections);
-        let door = Arc::new(Door { me, trust, limits, failed, let_in, seats: Arc::default() });
-        let accepting = tokio::spawn(async move {
-            loop {
-                match socket.accept().await {
-                    Ok((stream, _address)) => door.clone().meet(stream),
-                    // Out of descriptors or memory: wait for some to come back instead of spinning.
-                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-                }
-            }
-        });
-        Self { visitors, accepting }
+        let door =
+            Arc::new(Door { manner, trust, limits, refused, let_in, seats: Arc::default(), outside: Mutex::default() });
+        let accepting = tokio::spawn(accept_unix(door.clone(), socket, also));
+        Self { visitors, door, accepting: vec![accepting] }
+    }
+
+    /// Accepts at a TCP socket too: only identities that are enrolled, the others get silence. It speaks in a manner of
+    /// its own and has places of its own, so that it cannot starve the Unix socket.
+    pub fn add_tcp(&mut self, socket: TcpListener, manner: Manner) {
+        let door = &*self.door;
+        let trust: Arc<dyn Trust + Send + Sync> = Arc::new(EnrolledOnly(door.trust.clone()));
+        let (limits, refused, let_in) = (door.limits, door.refused.clone(), door.let_in.clone());
+        let door = Door { manner, trust, limits, refused, let_in, seats: Arc::default(), outside: Mutex::default() };
+        self.accepting.push(tokio::spawn(accept_tcp(Arc::new(door), socket)));
     }
 
     /// The next visitor; `None` once the door is closed.
@@ -75,68 +144,129 @@ impl Listener {
 
     /// Accepts nobody any more; whoever has been let in stays.
     pub fn close(&mut self) {
-        self.accepting.abort();
+        self.accepting.iter().for_each(tokio::task::JoinHandle::abort);
         self.visitors.close();
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.accepting.abort();
+        self.accepting.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }
 
-struct Door<T, F> {
-    me: Arc<Speaker>,
-    trust: Arc<T>,
-    limits: DoorLimits,
-    failed: F,
-    let_in: mpsc::Sender<Visitor>,
-    seats: Arc<Seats>,
+/// Nobody enrols from afar.
+struct EnrolledOnly(Arc<dyn Trust + Send + Sync>);
+
+impl Trust for EnrolledOnly {
+    fn standing(&self, identity: &Identity) -> Standing {
+        match self.0.standing(identity) {
+            Standing::Enrolled => Standing::Enrolled,
+            _ => Standing::Refused,
+        }
+    }
 }
 
-impl<T, F> Door<T, F>
-where
-    T: Trust + Send + Sync + 'static,
-    F: Fn(PeerProcess, &Error) + Send + Sync + 'static,
-{
-    /// Looks at who connects and shakes hands on a task of its own. Another user gets nothing, and nor does anybody
-    /// where there is no place.
-    fn meet(self: Arc<Self>, stream: UnixStream) {
-        let Ok(process) = PeerProcess::of(&stream) else { return };
-        if !process.is_our_user() {
-            let refused = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
-            (self.failed)(process, &Error::io("let another user in", refused));
-            return;
+async fn accept_unix(door: Arc<Door>, socket: UnixListener, also: AlsoUser) {
+    loop {
+        match socket.accept().await {
+            Ok((stream, _address)) => {
+                if let Some(origin) = door.known_user(&stream, also) {
+                    door.clone().meet(stream, origin);
+                }
+            }
+            // Out of descriptors or memory: wait for some to come back instead of spinning.
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
+    }
+}
+
+async fn accept_tcp(door: Arc<Door>, socket: TcpListener) {
+    loop {
+        match socket.accept().await {
+            Ok((stream, address)) => {
+                let origin = Origin::of_address(address.ip());
+                if !door.is_outside(origin) {
+                    let _slower_then = stream.set_nodelay(true);
+                    door.clone().meet(stream, origin);
+                }
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+struct Door {
+    manner: Manner,
+    trust: Arc<dyn Trust + Send + Sync>,
+    limits: DoorLimits,
+    refused: Refused,
+    let_in: mpsc::Sender<Visitor>,
+    seats: Arc<Seats>,
+    outside: Mutex<HashMap<Origin, Instant>>,
+}
+
+impl Door {
+    /// Another user than ours, or the one beside it, gets nothing.
+    fn known_user(&self, stream: &UnixStream, also: AlsoUser) -> Option<Origin> {
+        let process = PeerProcess::of(stream).ok()?;
+        let origin = Origin::Process(process);
+        if !process.is_our_user() && also.0 != Some(process.uid) {
+            let refused = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+            (self.refused)(origin, &Error::io("let another user in", refused));
+            return None;
+        }
+        Some(origin)
+    }
+
+    /// Shakes hands on a task of its own; nobody gets anything where there is no place.
+    fn meet<S: Wire>(self: Arc<Self>, stream: S, origin: Origin) {
         let limits = &self.limits;
-        let place = self.seats.take(Room::HalfOpen, process, limits.half_open, limits.half_open_per_process);
+        let place = self.seats.take(Room::HalfOpen, origin, limits.half_open, limits.half_open_of_one);
         let Some(place) = place else { return };
         tokio::spawn(async move {
-            match SecureStream::accept(stream, &self.me, &*self.trust).await {
-                Ok(stream) => self.let_in(stream, process, place).await,
-                Err(error) => (self.failed)(process, &error),
+            match SecureStream::accept(stream, &self.manner, self.trust.clone()).await {
+                Ok(stream) => self.let_in(stream, origin, place).await,
+                Err(error) => {
+                    if matches!((origin, &error), (Origin::Address(_), Error::Stranger)) {
+                        self.leave_outside(origin);
+                    }
+                    (self.refused)(origin, &error);
+                }
             }
         });
     }
 
-    async fn let_in(&self, mut stream: SecureStream, process: PeerProcess, half_open: Place) {
+    async fn let_in(&self, mut stream: SecureStream, origin: Origin, half_open: Place) {
         drop(half_open);
         let limits = &self.limits;
         // Somebody unenrolled never takes more places than the half-open ones.
         let (most, most_of_one) = match stream.peer {
-            Peer::Authenticated(_) => (limits.connections, limits.connections_per_process),
-            Peer::Unenrolled(_) => (limits.half_open, limits.half_open_per_process),
+            Peer::Authenticated(_) => (limits.connections, limits.connections_of_one),
+            Peer::Unenrolled(_) => (limits.half_open, limits.half_open_of_one),
         };
-        match self.seats.take(Room::Open, process, most, most_of_one) {
+        match self.seats.take(Room::Open, origin, most, most_of_one) {
             Some(place) => {
-                let visitor = Visitor { stream, process, _place: place };
+                let visitor = Visitor { stream, origin, _place: place };
                 // Nobody takes visitors any more: the backend is stopping, and the stream ends here.
                 let _gone = self.let_in.send(visitor).await;
             }
             None => {
                 let _gone = stream.sender.close(aico_proto::CloseReason::Limit).await;
             }
+        }
+    }
+
+    fn is_outside(&self, origin: Origin) -> bool {
+        let outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
+        outside.get(&origin).is_some_and(|since| since.elapsed() < BACK_OFF)
+    }
+
+    fn leave_outside(&self, origin: Origin) {
+        let mut outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
+        outside.retain(|_, since| since.elapsed() < BACK_OFF);
+        if outside.len() < MAX_LEFT_OUTSIDE {
+            outside.insert(origin, Instant::now());
         }
     }
 }
@@ -147,20 +277,20 @@ enum Room {
     Open,
 }
 
-/// Who sits where, by process.
+/// Who sits where.
 #[derive(Debug, Default)]
-struct Seats(Mutex<HashMap<(Room, PeerProcess), usize>>);
+struct Seats(Mutex<HashMap<(Room, Origin), usize>>);
 
 impl Seats {
-    fn take(self: &Arc<Self>, room: Room, process: PeerProcess, most: usize, most_of_one: usize) -> Option<Place> {
+    fn take(self: &Arc<Self>, room: Room, origin: Origin, most: usize, most_of_one: usize) -> Option<Place> {
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let all: usize = taken.iter().filter(|((r, _), _)| *r == room).map(|(_, count)| count).sum();
-        let own = taken.entry((room, process)).or_default();
+        let own = taken.entry((room, origin)).or_default();
         if all >= most || *own >= most_of_one {
             return None;
         }
         *own += 1;
-        Some(Place { seats: self.clone(), key: (room, process) })
+        Some(Place { seats: self.clone(), key: (room, origin) })
     }
 }
 
@@ -168,7 +298,7 @@ impl Seats {
 #[derive(Debug)]
 struct Place {
     seats: Arc<Seats>,
-    key: (Room, PeerProcess),
+    key: (Room, Origin),
 }
 
 impl Drop for Place {

@@ -1,29 +1,21 @@
 //! A channel over a byte stream: a length before each frame, the handshake, then records both ways.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use aico_crypto::{HedgeKey, Identity, OsRandom, Random, TAG_BYTES};
-use aico_proto::limits::{MAX_FRAME_BYTES, MAX_HANDSHAKE_FRAME_BYTES, MAX_PLAINTEXT_BYTES};
+use aico_crypto::{HedgeKey, Identity, OsRandom, Random};
+use aico_proto::limits::MAX_HANDSHAKE_FRAME_BYTES;
 use aico_proto::{
-    CloseReason, Control, Error as ProtoError, Established, Fresh, Incoming, Initiator, LocalIdentity, Opener, Peer,
-    Ready, Refusal, Responder, Sealer, Trust,
+    Agreed, Channel, CloseReason, Error as ProtoError, Established, Fresh, Initiator, LocalIdentity, Peer, Refusal,
+    Responder, Settings, Standing, Surroundings, Terms, Trust,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::Error;
-
-/// For the whole handshake.
-pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Without any record, after which a channel is forgotten.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
-/// For one frame to pass once it has begun.
-const FRAME_TIMEOUT: Duration = Duration::from_secs(60);
-/// After which a channel ends, so that its keys do not live on.
-const ROTATION: Duration = Duration::from_secs(24 * 3600);
+use crate::link::{self, Command, Ends, LinkState, Plaintext, Traffic, Wire};
 
 /// A component's identity and what it makes fresh ephemeral keys from.
 #[derive(Debug)]
@@ -55,9 +47,10 @@ impl Speaker {
         &self.identity
     }
 
-    fn fresh(&self) -> Result<Fresh, ProtoError> {
+    fn fresh(&self, hybrid: bool) -> Result<Fresh, ProtoError> {
         let counter = self.counter.fetch_add(1, Ordering::Relaxed);
-        Fresh::make(&self.hedge, &OsRandom, &self.boot_id, counter)
+        let fresh = Fresh::make(&self.hedge, &OsRandom, &self.boot_id, counter)?;
+        if hybrid { fresh.with_kem() } else { Ok(fresh) }
     }
 }
 
@@ -74,11 +67,68 @@ fn boot_id() -> Result<[u8; 16], Error> {
     Ok(id)
 }
 
+/// What is the same for all channels of a door or of a client.
+#[derive(Clone, Debug)]
+pub struct Manner {
+    /// Who we are.
+    pub me: Arc<Speaker>,
+    /// What we offer or ask for.
+    pub terms: Terms,
+    /// How channels live.
+    pub settings: Settings,
+}
+
+impl Manner {
+    /// Speaks as `me`, with the defaults of everything.
+    #[must_use]
+    pub fn of(me: Arc<Speaker>) -> Self {
+        Self { me, terms: Terms::default(), settings: Settings::default() }
+    }
+}
+
+/// What a channel asks for while it lives.
+pub(crate) struct Around {
+    me: Arc<Speaker>,
+    trust: Arc<dyn Trust + Send + Sync>,
+}
+
+impl Trust for Around {
+    fn standing(&self, identity: &Identity) -> Standing {
+        self.trust.standing(identity)
+    }
+}
+
+impl Surroundings for Around {
+    fn me(&self) -> &LocalIdentity {
+        &self.me.identity
+    }
+
+    fn fresh(&self, hybrid: bool) -> Result<Fresh, ProtoError> {
+        self.me.fresh(hybrid)
+    }
+
+    fn clock_ms(&self) -> u64 {
+        let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(clock.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// A client trusts nobody to come to it.
+struct Nobody;
+
+impl Trust for Nobody {
+    fn standing(&self, _identity: &Identity) -> Standing {
+        Standing::Refused
+    }
+}
+
 /// An open channel with a known peer.
 #[derive(Debug)]
 pub struct SecureStream {
     /// Who is at the other end.
     pub peer: Peer,
+    /// What was agreed on.
+    pub agreed: Agreed,
     /// Sends records.
     pub sender: Sender,
     /// Receives records.
@@ -87,16 +137,15 @@ pub struct SecureStream {
 
 impl SecureStream {
     /// Shakes hands as the client with the one backend that is `expected`.
-    pub async fn connect(stream: UnixStream, me: &Speaker, expected: Identity) -> Result<Self, Error> {
-        timeout(HANDSHAKE_TIMEOUT, Self::connect_now(stream, me, expected))
-            .await
-            .map_err(|_| Error::Timeout("shaking hands"))?
+    pub async fn connect<S: Wire>(stream: S, manner: &Manner, expected: Identity) -> Result<Self, Error> {
+        let patience = manner.settings.handshake;
+        let shaken = timeout(patience, Self::connect_now(stream, manner, expected)).await;
+        shaken.map_err(|_| Error::Timeout("shaking hands"))?
     }
 
-    async fn connect_now(mut stream: UnixStream, me: &Speaker, expected: Identity) -> Result<Self, Error> {
-        let fresh = me.fresh()?;
-        let fresh = if me.hybrid { fresh.with_kem()? } else { fresh };
-        let (initiator, hello) = Initiator::start(expected, fresh);
+    async fn connect_now<S: Wire>(mut stream: S, manner: &Manner, expected: Identity) -> Result<Self, Error> {
+        let me = &manner.me;
+        let (initiator, hello) = Initiator::start(expected, me.fresh(me.hybrid)?, manner.terms);
         write_frame(&mut stream, &hello).await?;
         let mut frame = Vec::new();
         if !read_frame(&mut stream, MAX_HANDSHAKE_FRAME_BYTES, &mut frame).await? {
@@ -104,25 +153,34 @@ impl SecureStream {
         }
         let (established, finish) = initiator.on_reply(&me.identity, &frame)?;
         write_frame(&mut stream, &finish).await?;
-        Ok(Self::new(stream, established))
+        Self::start(stream, established, manner, Arc::new(Nobody))
     }
 
-    /// Shakes hands as the server. Whoever does not know `me` gets no byte.
-    pub async fn accept(stream: UnixStream, me: &Speaker, trust: &(dyn Trust + Sync)) -> Result<Self, Error> {
-        timeout(HANDSHAKE_TIMEOUT, Self::accept_now(stream, me, trust))
-            .await
-            .map_err(|_| Error::Timeout("shaking hands"))?
+    /// Shakes hands as the server. Whoever does not know us gets no byte.
+    pub async fn accept<S: Wire>(
+        stream: S,
+        manner: &Manner,
+        trust: Arc<dyn Trust + Send + Sync>,
+    ) -> Result<Self, Error> {
+        let patience = manner.settings.handshake;
+        let shaken = timeout(patience, Self::accept_now(stream, manner, trust)).await;
+        shaken.map_err(|_| Error::Timeout("shaking hands"))?
     }
 
-    async fn accept_now(mut stream: UnixStream, me: &Speaker, trust: &(dyn Trust + Sync)) -> Result<Self, Error> {
+    async fn accept_now<S: Wire>(
+        mut stream: S,
+        manner: &Manner,
+        trust: Arc<dyn Trust + Send + Sync>,
+    ) -> Result<Self, Error> {
+        let me = &manner.me;
         let mut frame = Vec::new();
         if !read_frame(&mut stream, MAX_HANDSHAKE_FRAME_BYTES, &mut frame).await? {
             return Err(Error::Silence);
         }
         if !Responder::is_meant(me.identity.identity().key(), &frame) {
-            return Err(ProtoError::Authentication.into());
+            return Err(Error::Stranger);
         }
-        let (responder, reply) = match Responder::on_hello(&me.identity, &frame, me.fresh()?) {
+        let (responder, reply) = match Responder::on_hello(&me.identity, &frame, me.fresh(false)?, manner.terms) {
             Ok(answer) => answer,
             Err(refusal) => return Err(refuse(&mut stream, refusal).await),
         };
@@ -130,21 +188,33 @@ impl SecureStream {
         if !read_frame(&mut stream, MAX_HANDSHAKE_FRAME_BYTES, &mut frame).await? {
             return Err(Error::Silence);
         }
-        let mut this = Self::new(stream, responder.on_finish(&frame, trust)?);
-        this.sender.control(&Control::Ready(ready())).await?;
-        Ok(this)
+        let established = responder.on_finish(&frame, &*trust)?;
+        Self::start(stream, established, manner, trust)
     }
 
-    fn new(stream: UnixStream, established: Established) -> Self {
-        let (read, write) = stream.into_split();
-        let Established { peer, sealer, opener, .. } = established;
-        let now = Instant::now();
-        let sender = Sender { write, sealer, out: Vec::new(), started: now, generation: now };
-        Self { peer, sender, receiver: Receiver { read, opener, frame: Vec::new() } }
+    fn start<S: Wire>(
+        stream: S,
+        established: Established,
+        manner: &Manner,
+        trust: Arc<dyn Trust + Send + Sync>,
+    ) -> Result<Self, Error> {
+        let around = Around { me: manner.me.clone(), trust };
+        let (mut out, began) = (Vec::new(), Instant::now());
+        let channel = Channel::new(established, manner.settings, &around, Duration::ZERO, &mut out)?;
+        let (peer, agreed) = (channel.peer().clone(), channel.agreed());
+        let Ends { commands, incoming, state } = link::start(stream, channel, around, out, began);
+        let sender = Sender { commands, state: state.clone() };
+        Ok(Self { peer, agreed, sender, receiver: Receiver { incoming, state, current: None } })
+    }
+
+    /// A handle that can end the channel from elsewhere, and sees how much it carries.
+    #[must_use]
+    pub fn handle(&self) -> LinkHandle {
+        LinkHandle(self.sender.state.clone())
     }
 }
 
-async fn refuse(stream: &mut UnixStream, refusal: Refusal) -> Error {
+async fn refuse<S: Wire>(stream: &mut S, refusal: Refusal) -> Error {
     match refusal {
         Refusal::Silent => ProtoError::Authentication.into(),
         Refusal::Alert(alert) => {
@@ -154,116 +224,83 @@ async fn refuse(stream: &mut UnixStream, refusal: Refusal) -> Error {
     }
 }
 
-fn ready() -> Ready {
-    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ready {
-        clock_ms: u64::try_from(clock.as_millis()).unwrap_or(u64::MAX),
-        max_plaintext: MAX_PLAINTEXT_BYTES as u32,
-        idle_s: IDLE_TIMEOUT.as_secs() as u32,
-        keepalive_s: 0,
-        rotation_s: ROTATION.as_secs() as u32,
+/// One channel, seen from elsewhere.
+#[derive(Clone, Debug)]
+pub struct LinkHandle(Arc<LinkState>);
+
+impl LinkHandle {
+    /// Ends the channel now, whatever it is doing; the other side is told `reason` if it still reads.
+    pub fn cut(&self, reason: CloseReason) {
+        self.0.cut(reason);
+    }
+
+    /// How much it has carried.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.0.traffic()
     }
 }
 
 /// The sending half.
 #[derive(Debug)]
 pub struct Sender {
-    write: OwnedWriteHalf,
-    sealer: Sealer,
-    out: Vec<u8>,
-    started: Instant,
-    generation: Instant,
+    commands: mpsc::Sender<Command>,
+    state: Arc<LinkState>,
 }
 
 impl Sender {
-    /// Sends one application record whose plaintext is `parts`. Not safe to cancel: a dropped call cuts a frame.
+    /// Sends one application record whose plaintext is `parts`. It is queued when this returns; safe to cancel.
     pub async fn send(&mut self, parts: &[&[u8]]) -> Result<(), Error> {
-        if self.started.elapsed() >= ROTATION {
-            return Err(ProtoError::UsedUp.into());
-        }
-        if self.sealer.key_update_due(self.generation.elapsed()) {
-            self.control(&Control::KeyUpdate).await?;
-            self.generation = Instant::now();
-        }
-        self.begin();
-        self.sealer.seal(parts, &mut self.out)?;
-        self.flush().await
-    }
-
-    /// Sends one control record. Not safe to cancel.
-    pub async fn control(&mut self, control: &Control) -> Result<(), Error> {
-        self.begin();
-        self.sealer.seal_control(control, &mut self.out)?;
-        self.flush().await
+        self.command(Command::Send(parts.concat())).await
     }
 
     /// Says goodbye; nothing can be sent after it.
     pub async fn close(&mut self, reason: CloseReason) -> Result<(), Error> {
-        self.control(&Control::Close(reason)).await?;
-        self.write.shutdown().await.map_err(|error| Error::io("close the connection", error))
+        self.command(Command::Close(reason)).await
     }
 
-    fn begin(&mut self) {
-        self.out.clear();
-        self.out.extend_from_slice(&[0; 4]);
+    /// The longest plaintext of a record that the other side takes, in bytes; a client learns it from READY and waits.
+    pub async fn max_plaintext(&self) -> usize {
+        self.state.max_plaintext().await
     }
 
-    async fn flush(&mut self) -> Result<(), Error> {
-        let bytes = self.out.len().saturating_sub(4) as u32;
-        if let Some(length) = self.out.first_chunk_mut::<4>() {
-            *length = bytes.to_be_bytes();
-        }
-        let sent = timeout(FRAME_TIMEOUT, self.write.write_all(&self.out)).await;
-        sent.map_err(|_| Error::Timeout("sending"))?.map_err(|error| Error::io("send", error))
+    async fn command(&mut self, command: Command) -> Result<(), Error> {
+        self.commands.send(command).await.map_err(|_| self.state.error())
     }
 }
 
 /// The receiving half.
-#[derive(Debug)]
 pub struct Receiver {
-    read: OwnedReadHalf,
-    opener: Opener,
-    frame: Vec<u8>,
+    incoming: mpsc::Receiver<Plaintext>,
+    state: Arc<LinkState>,
+    current: Option<Plaintext>,
+}
+
+impl std::fmt::Debug for Receiver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Receiver(..)")
+    }
 }
 
 impl Receiver {
-    /// The plaintext of the next application record; control records are dealt with on the way. Fails with
-    /// [`Error::Closed`] after a CLOSE, with `Truncated` where the stream was cut.
+    /// The plaintext of the next application record. Fails with [`Error::Closed`] after a CLOSE, with `Truncated` where
+    /// the stream was cut. Safe to cancel.
     pub async fn receive(&mut self) -> Result<&[u8], Error> {
-        loop {
-            let more = timeout(IDLE_TIMEOUT, read_frame(&mut self.read, MAX_FRAME_BYTES, &mut self.frame));
-            if !more.await.map_err(|_| Error::Closed(CloseReason::Idle))?? {
-                return Err(match self.opener.end_of_stream() {
-                    Ok(reason) => Error::Closed(reason),
-                    Err(cut) => cut.into(),
-                });
-            }
-            let total = self.frame.len();
-            let plaintext = match self.opener.open(&mut self.frame)? {
-                Incoming::Application(plaintext) => plaintext.len(),
-                Incoming::Control(Control::Close(reason)) => return Err(Error::Closed(reason)),
-                Incoming::Control(_) => continue,
-            };
-            // The plaintext stands in the place of the ciphertext, the tag behind it.
-            let end = total.saturating_sub(TAG_BYTES);
-            let range = end.saturating_sub(plaintext)..end;
-            return self.frame.get(range).ok_or(Error::UnexpectedMessage);
+        match self.incoming.recv().await {
+            Some(plaintext) => Ok(self.current.insert(plaintext).bytes()),
+            None => Err(self.state.error()),
         }
     }
 }
 
-async fn write_frame(stream: &mut UnixStream, frame: &[u8]) -> Result<(), Error> {
+async fn write_frame<S: Wire>(stream: &mut S, frame: &[u8]) -> Result<(), Error> {
     let bytes = [&(frame.len() as u32).to_be_bytes(), frame].concat();
     stream.write_all(&bytes).await.map_err(|error| Error::io("send", error))
 }
 
-/// Reads one frame of at most `limit` bytes; false at the end of the stream between frames. Nothing is allocated
-/// before the length has been checked, and no more than what has arrived and one step.
-async fn read_frame<R>(stream: &mut R, limit: usize, frame: &mut Vec<u8>) -> Result<bool, Error>
-where
-    R: tokio::io::AsyncRead + Unpin,
-{
-    const STEP_BYTES: usize = 64 * 1024;
+/// Reads one handshake frame of at most `limit` bytes; false at the end of the stream. Nothing is allocated before the
+/// length has been checked.
+async fn read_frame<S: Wire>(stream: &mut S, limit: usize, frame: &mut Vec<u8>) -> Result<bool, Error> {
     let mut length = [0; 4];
     let mut have = 0;
     while have < length.len() {
@@ -279,22 +316,10 @@ where
         return Err(ProtoError::Malformed("a frame that is too long").into());
     }
     frame.clear();
-    let body = async {
-        while frame.len() < length {
-            let start = frame.len();
-            frame.resize(length.min(start + STEP_BYTES.max(start)), 0);
-            let rest = frame.get_mut(start..).unwrap_or_default();
-            stream.read_exact(rest).await?;
-        }
-        Ok(())
-    };
-    match timeout(FRAME_TIMEOUT, body).await.map_err(|_| Error::Timeout("receiving"))? {
-        Ok(()) => Ok(true),
-        Err(error) if error_is_eof(&error) => Err(ProtoError::Truncated.into()),
+    frame.resize(length, 0);
+    match stream.read_exact(frame).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(ProtoError::Truncated.into()),
         Err(error) => Err(Error::io("receive", error)),
     }
-}
-
-fn error_is_eof(error: &std::io::Error) -> bool {
-    error.kind() == std::io::ErrorKind::UnexpectedEof
 }

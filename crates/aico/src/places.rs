@@ -3,7 +3,7 @@
 use std::env;
 use std::path::PathBuf;
 
-use aico_net::{Client, Speaker, read_client_key};
+use aico_net::{Client, Dial, Speaker, read_client_key};
 use aico_vault::Places;
 
 use crate::error::Error;
@@ -23,11 +23,12 @@ pub(crate) async fn connect() -> Result<Client, Error> {
     // Where nothing runs, that is the news, not that there is no identity yet.
     let identity = match identity {
         Err(_) if !run.join(aico_net::SOCKET_NAME).exists() => {
-            return Err(aico_net::Error::NotRunning(run.join(aico_net::SOCKET_NAME)).into());
+            let socket = run.join(aico_net::SOCKET_NAME).display().to_string();
+            return Err(aico_net::Error::NotRunning(socket).into());
         }
         other => other?,
     };
-    Ok(Client::connect(&run, &Speaker::new(identity)?).await?)
+    Ok(Dial::local(&run, Speaker::new(identity)?).connect().await?)
 }
 
 /// `$ours`, or `aico` in `$base`, or `aico` in `fallback` below the home folder.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use aico_net::{Error as NetError, Receiver, Sender, Visitor};
 use aico_policy::Principal;
 use aico_proto::message::{Failure, FailureCode, Part, PartKind, Request, from_json, to_json};
-use aico_proto::{CloseReason, Error as ProtoError, Peer, UnenrolledPeer};
+use aico_proto::{CloseReason, Peer, UnenrolledPeer};
 use serde::Serialize;
 
 use crate::backend::Running;
@@ -140,8 +140,7 @@ fn close_reason(error: &NetError) -> CloseReason {
     match error {
         // A CLOSE is answered with the same reason.
         NetError::Closed(reason) => *reason,
-        NetError::Channel(ProtoError::UsedUp) => CloseReason::Limit,
-        NetError::Channel(ProtoError::Authentication | ProtoError::Order) => CloseReason::BadRecord,
+        NetError::Channel(error) => CloseReason::for_error(error),
         _ => CloseReason::Protocol,
     }
 }

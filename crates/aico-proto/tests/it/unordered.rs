@@ -13,12 +13,8 @@ const UNORDERED: Terms = Terms { padding: aico_proto::Padding::None, unordered: 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn pair() -> Pair {
-    let settings = Settings {
-        keepalive: Duration::ZERO,
-        idle: 100_000 * SECOND,
-        rotation: 1_000 * SECOND,
-        ..Settings::default()
-    };
+    let settings =
+        Settings { keepalive: Duration::ZERO, idle: 100_000 * SECOND, rotation: 1_000 * SECOND, ..Settings::default() };
     Pair::ready(UNORDERED, false, settings)
 }
 

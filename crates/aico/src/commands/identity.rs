@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use aico_crypto::{ComponentKind, Identity, IdentitySecret, Name, OsRandom};
-use aico_net::{Client, Speaker, read_backend_id, read_client_key, write_client_key};
+use aico_net::{Dial, Speaker, read_backend_id, read_client_key, write_client_key};
 use aico_proto::LocalIdentity;
 use aico_proto::message::{DoneAnswer, PendingAnswer, Request};
 
@@ -42,7 +42,7 @@ fn as_json(identity: &Identity) -> serde_json::Value {
 pub(crate) async fn enrol(file: &Path, kind: &str, name: &str) -> Result<(), Error> {
     let identity = if file.exists() { read_client_key(file)? } else { make(file, kind, name)? };
     let run = places()?.home.join("run");
-    let mut client = Client::connect(&run, &Speaker::new(identity)?).await?;
+    let mut client = Dial::local(&run, Speaker::new(identity)?).connect().await?;
     client
         .enrol(|fingerprint| {
             ui::line(&format!("waiting for the owner to run: aico identity approve {fingerprint}"));

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Stdio;
 
-use aico_net::{Client, Error as NetError, Speaker, read_client_key};
+use aico_net::{Client, Dial, Error as NetError, Speaker, read_client_key};
 use aico_proto::message::{AuditAnswer, DoneAnswer, FailureCode, ListAnswer, PendingAnswer, Request, StatusAnswer};
 
 use crate::home::Home;
@@ -21,7 +21,7 @@ fn waiting(home: &Home, file: &Path, kind: &str) -> (std::process::Child, String
 }
 
 async fn client(home: &Home, file: &Path) -> Result<Client, NetError> {
-    Client::connect(&home.data().join("run"), &Speaker::new(read_client_key(file)?)?).await
+    Dial::local(&home.data().join("run"), Speaker::new(read_client_key(file)?)?).connect().await
 }
 
 fn denied<T: std::fmt::Debug>(answer: Result<T, NetError>) {
