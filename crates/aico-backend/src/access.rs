@@ -2,42 +2,45 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use aico_policy::{Action, Capability, DataPath, Permit, Principal, Resource, decide};
+use aico_policy::{Action, Capability, Circumstances, DataPath, Missing, Permit, Resource, decide};
 use aico_proto::message::{Failure, FailureCode};
-use aico_vault::{Unlocked, Vault};
 
-use crate::enrolment::Enrolled;
+use crate::backend::Running;
 use crate::error::{bad_request, failure};
+use crate::sessions::Caller;
 
 /// Decides on one request and records the decision. The permit is the only way into the vault.
-pub(crate) fn permit(
-    vault: &Vault<Unlocked>,
-    enrolled: &Enrolled,
-    principal: &Principal,
-    capability: Capability,
-) -> Result<Permit, Failure> {
-    let grants = enrolled.grants(principal.identity());
-    let decision = decide(principal, &grants, capability, now_ms());
-    match decision.record(vault.log()) {
+pub(crate) fn permit(running: &Running, caller: &Caller, capability: Capability) -> Result<Permit, Failure> {
+    let grants = running.enrolled().grants(caller.principal.identity());
+    let presence = caller.presence(running.sessions());
+    let around = Circumstances { presence, protected: running.vault().is_protected(), now_ms: now_ms() };
+    match decide(&caller.principal, &grants, capability, &around).record(running.vault().log()) {
         Ok(Ok(permit)) => Ok(permit),
-        Ok(Err(denied)) => Err(Failure {
-            code: FailureCode::Denied,
-            message: denied.reason,
-            hint: Some("an enrolled command line can give a grant".to_owned()),
-        }),
+        Ok(Err(denied)) => {
+            let (code, hint) = match denied.missing {
+                Some(Missing::Authentication) => {
+                    (FailureCode::Authenticate, "run it on a terminal, or give `--password-file FILE`")
+                }
+                Some(Missing::Confirmation) => {
+                    (FailureCode::Confirm, "run it on a terminal; `aico security setup` sets a password instead")
+                }
+                None => (FailureCode::Denied, "an enrolled command line can give a grant"),
+            };
+            Err(Failure { code, message: denied.reason, hint: Some(hint.to_owned()) })
+        }
         Err(error) => Err(failure(&error)),
     }
+}
+
+/// An action on the system.
+pub(crate) fn system_permit(running: &Running, caller: &Caller, action: Action) -> Result<Permit, Failure> {
+    permit(running, caller, Capability::new(action, Resource::System))
 }
 
 /// An action on the value at `path`.
 pub(crate) fn on_value(action: Action, path: &str) -> Result<Capability, Failure> {
     let path = DataPath::parse(path).map_err(|error| bad_request(error.to_string()))?;
     Ok(Capability::new(action, Resource::Value(path)))
-}
-
-/// An action on the system.
-pub(crate) fn on_system(action: Action) -> Capability {
-    Capability::new(action, Resource::System)
 }
 
 /// Milliseconds since 1970.

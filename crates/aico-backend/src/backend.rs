@@ -1,103 +1,199 @@
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use aico_crypto::{ComponentKind, Fingerprint, Identity, IdentitySecret, Name, OsRandom};
+use aico_crypto::{ComponentKind, Fingerprint, Identity, IdentitySecret, Name, OsRandom, PublicKey};
 use aico_net::{
-    AlsoUser, BACKEND_ID_NAME, DoorLimits, Listener, Manner, RunFolder, Speaker, read_client_key, write_backend_id,
-    write_client_key,
+    AlsoUser, BACKEND_ID_NAME, DoorLimits, LinkHandle, Listener, Manner, Origin, RunFolder, Speaker, Visitor,
+    read_client_key, write_backend_id, write_client_key,
 };
-use aico_policy::{Action, AuditSink, Capability, Event, Grant, Principal, Resource, What, decide};
-use aico_proto::LocalIdentity;
-use aico_vault::{Locked, Opening, Places, Unlocked, Vault};
-use tokio::sync::watch;
+use aico_policy::{Action, AuditSink, Capability, Circumstances, Event, Grant, Principal, Resource, What, decide};
+use aico_proto::{Agreed, CloseReason, LocalIdentity};
+use aico_vault::{Error as VaultError, Found, How, Locked, Opening, Places, Unlocked, Vault};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::block_in_place;
 
 use crate::Error;
 use crate::access::now_ms;
 use crate::enrolment::{Enrolled, Waiting};
 use crate::gateway;
+use crate::locked::{self, LockedEnd};
 use crate::refusals::Refusals;
+use crate::sessions::Sessions;
+use crate::setup::Setup;
 
 /// How long a stop waits for requests that were accepted.
 const GRACE: Duration = Duration::from_secs(30);
+/// How long a lock does.
+const LOCK_GRACE: Duration = Duration::from_secs(1);
 /// The command line's own key in the key folder.
 const CLI_KEY: &str = "clients/cli.key";
 
-/// A backend that listens.
+/// What a backend starts with.
 #[derive(Debug)]
-pub struct Backend {
+pub struct Start {
+    /// Where the vault lies.
+    pub places: Places,
+    /// The run folder: socket and `backend.id`.
+    pub run_folder: PathBuf,
+    /// The listening Unix socket.
+    pub socket: UnixListener,
+    /// The user whom the socket answers beside our own, of a system service.
+    pub owner: Option<u32>,
+}
+
+/// What a backend tells whoever started it.
+#[derive(Debug)]
+pub enum News<'a> {
+    /// The vault is open and requests are answered.
+    Open {
+        /// How it was opened.
+        opening: &'a Opening,
+        /// What a person compares.
+        fingerprint: Fingerprint,
+        /// Where TCP is answered.
+        tcp: Option<SocketAddr>,
+        /// What the owner has not been shown yet.
+        notices: Vec<String>,
+    },
+    /// The vault is locked; only its owner opens it.
+    Locked {
+        /// Why this machine does not.
+        why: String,
+    },
+}
+
+/// How serving ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Somebody stopped it.
+    Stopped,
+    /// The owner locked the vault: this process ends, and the next one starts without a key in its memory.
+    Locked,
+}
+
+/// Opens the vault, or waits until its owner does, and serves it until `interrupted` is done, a client stops it, or it
+/// is locked.
+pub async fn serve(
+    start: Start,
+    news: impl Fn(News<'_>),
+    interrupted: impl Future<Output = ()>,
+) -> Result<End, Error> {
+    tokio::pin!(interrupted);
+    let mut vault = block_in_place(|| Vault::<Locked>::at_as_worker(&start.places))?;
+    let (vault, opening) = loop {
+        let why = match block_in_place(|| open_by_itself(&vault)) {
+            Ok(found) => break block_in_place(|| vault.enter(found, now_ms()))?,
+            Err(error) if waits_for_owner(&vault, &error) => error.to_string(),
+            Err(error) => return Err(error.into()),
+        };
+        news(News::Locked { why });
+        match locked::serve(vault, &start, &mut interrupted).await? {
+            LockedEnd::Stopped => return Ok(End::Stopped),
+            LockedEnd::Opened(opened) => break *opened,
+            LockedEnd::Again(again) => vault = again,
+        }
+    };
+    let backend = Backend::open(start, vault, opening)?;
+    let notices = backend.running.vault.notices()?.into_iter().map(|notice| notice.text).collect();
+    let fingerprint = backend.running.fingerprint;
+    news(News::Open { opening: &backend.opening, fingerprint, tcp: backend.running.tcp, notices });
+    backend.serve(interrupted).await
+}
+
+fn open_by_itself(vault: &Vault<Locked>) -> Result<Found, VaultError> {
+    vault.find(How::AtStart, now_ms())
+}
+
+/// Whether the owner can open what the machine does not.
+fn waits_for_owner(vault: &Vault<Locked>, error: &VaultError) -> bool {
+    match error {
+        VaultError::LockedByOwner => true,
+        VaultError::Locked(_) => vault.header().is_ok_and(|header| header.is_held_by_a_person()),
+        _ => false,
+    }
+}
+
+/// A backend with an open vault.
+struct Backend {
     running: Arc<Running>,
     listener: Listener,
     opening: Opening,
-    socket: PathBuf,
+    run_folder: PathBuf,
 }
 
 impl Backend {
-    /// Sets up or opens the vault, enrols the command line at the first start, and listens.
-    pub async fn start(places: Places) -> Result<Self, Error> {
-        let run = places.home.join("run");
-        let (vault, opening, speaker, enrolled, notices) = block_in_place(|| open(&places))?;
-        let folder = RunFolder::create(&run)?;
-        write_backend_id(&run.join(BACKEND_ID_NAME), speaker.identity().identity())?;
-        let socket = folder.listen()?;
+    fn open(start: Start, vault: Vault<Unlocked>, opening: Opening) -> Result<Self, Error> {
+        let Start { places, run_folder, socket, owner } = start;
+        let own = own_identity(vault.device_identity()?)?;
+        let folder = RunFolder::open(&run_folder)?;
+        let setup = block_in_place(|| {
+            let setup = Setup::load(&places.home, &vault)?;
+            enrol_command_line(&places, &vault, &own)?;
+            refresh_grants(&vault, &own)?;
+            Ok::<_, Error>(setup)
+        })?;
+        let enrolled = Arc::new(Enrolled::default());
+        for component in vault.components()? {
+            enrolled.add(component.identity, component.grant.verify(&vault.grant_signer()?)?);
+        }
+        vault.revoked()?.iter().for_each(|(identity, _)| enrolled.revoke(*identity.key()));
+        setup.apply(&enrolled);
+        write_backend_id(&folder.file(BACKEND_ID_NAME), own.identity())?;
 
-        let (stop, _) = watch::channel(false);
+        let fingerprint = own.identity().fingerprint();
+        let me = Arc::new(Speaker::new(own)?);
+        let tcp = setup.bind_tcp()?;
         let running = Arc::new(Running {
-            fingerprint: speaker.identity().identity().fingerprint(),
+            fingerprint,
             vault,
-            enrolled: Arc::new(enrolled),
+            places,
+            owner,
+            enrolled: enrolled.clone(),
             waiting: Arc::default(),
-            stop,
-            connections: AtomicU32::new(0),
-            notices: Mutex::new(notices),
+            sessions: Sessions::default(),
+            stretching: Semaphore::new(1),
+            connections: Mutex::default(),
+            next_connection: AtomicU64::new(0),
+            tcp: tcp.as_ref().and_then(|socket| socket.local_addr().ok()),
+            setup: Mutex::new(setup.clone()),
+            end: watch::Sender::new(None),
             started: Instant::now(),
         });
         running.record("backend.start", env!("CARGO_PKG_VERSION"));
         let refusals = Refusals::new(running.clone());
         let refused = Arc::new(move |origin, error: &aico_net::Error| refusals.note(origin, error));
-        let (trust, limits) = (running.enrolled.clone(), DoorLimits::default());
-        let manner = Manner::of(Arc::new(speaker));
-        let listener = Listener::start(socket, AlsoUser(None), manner, trust, limits, refused);
-        Ok(Self { running, listener, opening, socket: folder.socket() })
+        let socket = from_std(socket)?;
+        let manner = setup.local_manner(me.clone());
+        let mut listener = Listener::start(socket, AlsoUser(owner), manner, enrolled, DoorLimits::default(), refused);
+        if let Some(socket) = tcp {
+            listener.add_tcp(socket, setup.tcp_manner(me));
+        }
+        Ok(Self { running, listener, opening, run_folder })
     }
 
-    /// How the vault was opened.
-    #[must_use]
-    pub fn opening(&self) -> &Opening {
-        &self.opening
-    }
-
-    /// What a person compares.
-    #[must_use]
-    pub fn fingerprint(&self) -> &Fingerprint {
-        &self.running.fingerprint
-    }
-
-    /// Where it listens.
-    #[must_use]
-    pub fn socket(&self) -> &PathBuf {
-        &self.socket
-    }
-
-    /// Serves until `interrupted` is done or a client stops it; then finishes what was accepted and closes the vault.
-    pub async fn serve(mut self, interrupted: impl Future<Output = ()>) -> Result<(), Error> {
+    async fn serve(mut self, interrupted: impl Future<Output = ()>) -> Result<End, Error> {
         let mut stopping = self.running.stopping();
         let mut served = tokio::task::JoinSet::new();
-        tokio::pin!(interrupted);
+        let asleep = self.running.sleeping();
+        tokio::pin!(interrupted, asleep);
+        let mut held_sleep = None;
         loop {
             tokio::select! {
                 () = &mut interrupted => break,
                 () = stopping.wait() => break,
+                held = &mut asleep, if held_sleep.is_none() => {
+                    held_sleep = Some(held);
+                    let running = self.running.clone();
+                    block_in_place(|| running.lock_for_sleep());
+                }
                 visitor = self.listener.next() => match visitor {
                     Some(visitor) => {
-                        let running = self.running.clone();
-                        served.spawn(async move {
-                            running.connections.fetch_add(1, Ordering::Relaxed);
-                            gateway::serve(running.clone(), visitor).await;
-                            running.connections.fetch_sub(1, Ordering::Relaxed);
-                        });
+                        served.spawn(gateway::serve(self.running.clone(), visitor));
                     }
                     None => break,
                 },
@@ -105,34 +201,69 @@ impl Backend {
             }
         }
         self.listener.close();
-        self.running.stop();
+        self.running.end(End::Stopped);
+        let end = self.running.ended();
+        if end == End::Locked {
+            self.running.cut_all(CloseReason::Shutdown);
+        }
         let finished = async { while served.join_next().await.is_some() {} };
-        let _cut = tokio::time::timeout(GRACE, finished).await;
+        let grace = if end == End::Locked { LOCK_GRACE } else { GRACE };
+        let _cut = tokio::time::timeout(grace, finished).await;
         served.shutdown().await;
         block_in_place(|| {
-            let _gone = std::fs::remove_file(&self.socket);
-            let what = What::System { word: "backend.stop", detail: String::new() };
+            if end == End::Stopped {
+                let _gone = std::fs::remove_file(self.run_folder.join(aico_net::SOCKET_NAME));
+            }
+            let word = if end == End::Locked { "backend.lock" } else { "backend.stop" };
+            let what = What::System { word, detail: String::new() };
             self.running.vault.close(&Event { at_ms: now_ms(), who: None, what }).map_err(Error::from)
-        })
+        })?;
+        drop(held_sleep);
+        Ok(end)
     }
+}
+
+/// A socket of the standard library, made ready for the runtime.
+pub(crate) fn from_std(socket: UnixListener) -> Result<tokio::net::UnixListener, Error> {
+    let ready = socket.set_nonblocking(true).and_then(|()| tokio::net::UnixListener::from_std(socket));
+    ready.map_err(Error::Socket)
+}
+
+/// One connection that finished its handshake.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    pub(crate) identity: Identity,
+    pub(crate) origin: Origin,
+    pub(crate) agreed: Agreed,
+    pub(crate) handle: LinkHandle,
 }
 
 /// What the connections share.
 #[derive(Debug)]
 pub(crate) struct Running {
     vault: Vault<Unlocked>,
+    places: Places,
+    owner: Option<u32>,
     enrolled: Arc<Enrolled>,
     waiting: Arc<Waiting>,
+    sessions: Sessions,
+    stretching: Semaphore,
+    connections: Mutex<BTreeMap<u64, Connection>>,
+    next_connection: AtomicU64,
     fingerprint: Fingerprint,
-    stop: watch::Sender<bool>,
-    connections: AtomicU32,
-    notices: Mutex<Vec<String>>,
+    tcp: Option<SocketAddr>,
+    setup: Mutex<Setup>,
+    end: watch::Sender<Option<End>>,
     started: Instant,
 }
 
 impl Running {
     pub(crate) fn vault(&self) -> &Vault<Unlocked> {
         &self.vault
+    }
+
+    pub(crate) fn places(&self) -> &Places {
+        &self.places
     }
 
     pub(crate) fn enrolled(&self) -> &Enrolled {
@@ -143,6 +274,15 @@ impl Running {
         &self.waiting
     }
 
+    pub(crate) fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// Stretching a password takes much memory: one at a time.
+    pub(crate) fn stretching(&self) -> &Semaphore {
+        &self.stretching
+    }
+
     pub(crate) fn fingerprint(&self) -> &Fingerprint {
         &self.fingerprint
     }
@@ -151,13 +291,60 @@ impl Running {
         self.started.elapsed()
     }
 
-    pub(crate) fn connections(&self) -> u32 {
-        self.connections.load(Ordering::Relaxed)
+    pub(crate) fn tcp(&self) -> Option<SocketAddr> {
+        self.tcp
     }
 
-    /// What the owner has not been shown yet.
-    pub(crate) fn take_notices(&self) -> Vec<String> {
-        std::mem::take(&mut *self.notices.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(crate) fn setup(&self) -> Setup {
+        self.setup.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn replace_setup(&self, setup: Setup) {
+        setup.apply(&self.enrolled);
+        *self.setup.lock().unwrap_or_else(PoisonError::into_inner) = setup;
+    }
+
+    /// Whether a connection comes from the owner's own user, and not over TCP.
+    pub(crate) fn is_owners_user(&self, origin: Origin) -> bool {
+        let user = self.owner.unwrap_or_else(|| rustix::process::geteuid().as_raw());
+        origin.process().is_some_and(|process| process.uid == user)
+    }
+
+    /// Takes a connection into the list for as long as the guard lives.
+    pub(crate) fn list(self: &Arc<Self>, visitor: &Visitor) -> Listed {
+        let number = self.next_connection.fetch_add(1, Ordering::Relaxed);
+        let connection = Connection {
+            identity: visitor.stream.peer.identity().clone(),
+            origin: visitor.origin,
+            agreed: visitor.stream.agreed,
+            handle: visitor.stream.handle(),
+        };
+        // Revoked between the handshake and here: the list is what a revocation cuts.
+        if self.enrolled.is_revoked(connection.identity.key()) {
+            connection.handle.cut(CloseReason::Revoked);
+        }
+        self.lock_connections().insert(number, connection);
+        Listed { running: self.clone(), number }
+    }
+
+    /// Every connection, the oldest first.
+    pub(crate) fn connections(&self) -> Vec<Connection> {
+        self.lock_connections().values().cloned().collect()
+    }
+
+    /// Ends the connections of one identity, whatever they are doing.
+    pub(crate) fn cut_identity(&self, key: &PublicKey) {
+        let connections = self.connections();
+        let of_key = connections.iter().filter(|connection| connection.identity.key() == key);
+        of_key.for_each(|connection| connection.handle.cut(CloseReason::Revoked));
+    }
+
+    fn cut_all(&self, reason: CloseReason) {
+        self.connections().iter().for_each(|connection| connection.handle.cut(reason));
+    }
+
+    fn lock_connections(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Connection>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Records something about the system. A log that cannot take it has failed closed, and says so itself.
@@ -166,39 +353,67 @@ impl Running {
         let _failed_closed = self.vault.log().record(&Event { at_ms: now_ms(), who: None, what });
     }
 
-    /// Ends the serving: no further request is accepted.
-    pub(crate) fn stop(&self) {
-        self.stop.send_replace(true);
+    /// Ends the serving, the first time: no further request is accepted.
+    pub(crate) fn end(&self, end: End) {
+        self.end.send_if_modified(|ended| {
+            let first = ended.is_none();
+            *ended = ended.or(Some(end));
+            first
+        });
+    }
+
+    fn ended(&self) -> End {
+        self.end.borrow().unwrap_or(End::Stopped)
     }
 
     pub(crate) fn stopping(&self) -> Stopping {
-        Stopping(self.stop.subscribe())
+        Stopping(self.end.subscribe())
+    }
+
+    /// Returns when the machine is about to sleep and the owner wants the vault locked then; what it returns holds the
+    /// sleep back.
+    async fn sleeping(&self) -> Option<std::os::fd::OwnedFd> {
+        match self.setup().sleep_bus() {
+            Some(bus) => match crate::suspend::until_sleep(&bus).await {
+                Ok(held) => Some(held),
+                Err(error) => {
+                    self.record("suspend.unknown", &error.to_string());
+                    std::future::pending().await
+                }
+            },
+            None => std::future::pending().await,
+        }
+    }
+
+    fn lock_for_sleep(&self) {
+        match self.vault.lock_itself() {
+            Ok(()) => self.end(End::Locked),
+            Err(_) => self.record("suspend.not-locked", "the header could not be written"),
+        }
+    }
+}
+
+/// A connection's place in the list.
+pub(crate) struct Listed {
+    running: Arc<Running>,
+    number: u64,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.running.lock_connections().remove(&self.number);
     }
 }
 
 /// Tells when the backend stops.
-pub(crate) struct Stopping(watch::Receiver<bool>);
+pub(crate) struct Stopping(watch::Receiver<Option<End>>);
 
 impl Stopping {
     /// Returns once it does. Safe to cancel.
     pub(crate) async fn wait(&mut self) {
         // The sender lives as long as the backend: gone means stopped.
-        let _stopped = self.0.wait_for(|stop| *stop).await;
+        let _stopped = self.0.wait_for(Option::is_some).await;
     }
-}
-
-type Opened = (Vault<Unlocked>, Opening, Speaker, Enrolled, Vec<String>);
-
-fn open(places: &Places) -> Result<Opened, Error> {
-    let (vault, opening) = Vault::<Locked>::at(places)?.unlock(now_ms())?;
-    let own = own_identity(vault.device_identity()?)?;
-    let mut notices = Vec::new();
-    enrol_command_line(places, &vault, &own, &mut notices)?;
-    let enrolled = Enrolled::default();
-    for (identity, signed) in vault.components()? {
-        enrolled.add(identity, signed.verify(&vault.grant_signer()?)?);
-    }
-    Ok((vault, opening, Speaker::new(own)?, enrolled, notices))
 }
 
 fn own_identity(secret: IdentitySecret) -> Result<LocalIdentity, Error> {
@@ -207,27 +422,43 @@ fn own_identity(secret: IdentitySecret) -> Result<LocalIdentity, Error> {
 }
 
 /// The command line needs no set-up: its key is made here, by whoever could open the vault, and enrolled before anybody
-/// can connect. A key that is there and not enrolled is enrolled too, and the owner is told.
-fn enrol_command_line(
-    places: &Places,
-    vault: &Vault<Unlocked>,
-    own: &LocalIdentity,
-    notices: &mut Vec<String>,
-) -> Result<(), Error> {
+/// can connect. A key that is there and not enrolled is enrolled too, and the owner is told; one that was revoked is
+/// put aside and made anew.
+fn enrol_command_line(places: &Places, vault: &Vault<Unlocked>, own: &LocalIdentity) -> Result<(), Error> {
     let path = places.key_dir.join(CLI_KEY);
-    let cli = if path.exists() { read_client_key(&path)? } else { make_command_line(places)? };
+    let mut cli = if path.exists() { read_client_key(&path)? } else { make_command_line(places)? };
+    if vault.revoked()?.iter().any(|(identity, _)| identity.key() == cli.identity().key()) {
+        std::fs::rename(&path, path.with_extension("key.revoked")).map_err(Error::Socket)?;
+        cli = make_command_line(places)?;
+    }
     let known = vault.components()?;
-    if known.iter().any(|(identity, _)| identity == cli.identity()) {
+    if known.iter().any(|component| component.identity == *cli.identity()) {
         return Ok(());
     }
     if !known.is_empty() {
-        notices.push(format!("a command line was enrolled at the start: {}", cli.identity().fingerprint()));
+        let text = format!("a command line was enrolled at the start: {}", cli.identity().fingerprint());
+        vault.tell_owner(now_ms(), "identity.enrolled-at-start", &text)?;
     }
-    let capability = Capability::new(Action::Enrol, Resource::Component(*cli.identity().key()));
-    let decision = decide(&Principal::from_own_identity(own), &[], capability, now_ms());
+    enrol_itself(vault, own, cli.identity())
+}
+
+/// Gives everybody what this version gives their kind: a grant of an older version knows fewer actions.
+fn refresh_grants(vault: &Vault<Unlocked>, own: &LocalIdentity) -> Result<(), Error> {
+    let signer = vault.grant_signer()?;
+    for component in vault.components()? {
+        if !component.grant.verify(&signer)?.is_of_enrolment(component.identity.kind()) {
+            enrol_itself(vault, own, &component.identity)?;
+        }
+    }
+    Ok(())
+}
+
+fn enrol_itself(vault: &Vault<Unlocked>, own: &LocalIdentity, identity: &Identity) -> Result<(), Error> {
+    let capability = Capability::new(Action::Enrol, Resource::Component(*identity.key()));
+    let around = Circumstances { now_ms: now_ms(), ..Circumstances::default() };
+    let decision = decide(&Principal::from_own_identity(own), &[], capability, &around);
     if let Ok(permit) = decision.record(vault.log())? {
-        let grant = Grant::for_enrolment(cli.identity(), now_ms());
-        vault.enrol(permit, cli.identity(), &grant, now_ms())?;
+        vault.enrol(permit, identity, &Grant::for_enrolment(identity, now_ms()), now_ms())?;
     }
     Ok(())
 }

@@ -1,11 +1,11 @@
 //! Who is enrolled, and who waits to be (`docs/spec/requests.md`, Enrolment).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use aico_crypto::{Identity, PublicKey};
-use aico_policy::Grant;
+use aico_crypto::{ComponentKind, Identity, PublicKey};
+use aico_policy::{Grant, may_connect};
 use aico_proto::message::{EnrolAnswer, Failure, FailureCode, PendingEntry};
 use aico_proto::{Standing, Trust};
 use tokio::sync::oneshot;
@@ -15,26 +15,67 @@ const MAX_PENDING: usize = 16;
 /// How long one waits.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// The enrolled components with their grants, as the vault holds them.
+/// The enrolled components with their grants, as the vault holds them, and who was revoked.
 #[derive(Debug, Default)]
-pub(crate) struct Enrolled(RwLock<HashMap<PublicKey, (Identity, Grant)>>);
+pub(crate) struct Enrolled {
+    all: RwLock<HashMap<PublicKey, (Identity, Grant)>>,
+    revoked: RwLock<HashSet<PublicKey>>,
+    /// The kinds that may connect; every kind where there is none.
+    allowed: RwLock<Option<Vec<ComponentKind>>>,
+}
 
 impl Enrolled {
     pub(crate) fn add(&self, identity: Identity, grant: Grant) {
-        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
         all.insert(*identity.key(), (identity, grant));
+    }
+
+    /// Its key is never good again.
+    pub(crate) fn revoke(&self, key: PublicKey) {
+        self.revoked.write().unwrap_or_else(PoisonError::into_inner).insert(key);
+        self.all.write().unwrap_or_else(PoisonError::into_inner).remove(&key);
+    }
+
+    pub(crate) fn is_revoked(&self, key: &PublicKey) -> bool {
+        self.revoked.read().unwrap_or_else(PoisonError::into_inner).contains(key)
+    }
+
+    /// Lets only these kinds connect.
+    pub(crate) fn allow(&self, kinds: Vec<ComponentKind>) {
+        *self.allowed.write().unwrap_or_else(PoisonError::into_inner) = Some(kinds);
+    }
+
+    /// Whether a component of this kind may connect at all.
+    pub(crate) fn is_allowed(&self, kind: ComponentKind) -> bool {
+        let allowed = self.allowed.read().unwrap_or_else(PoisonError::into_inner);
+        may_connect(kind, ComponentKind::Backend) && allowed.as_ref().is_none_or(|kinds| kinds.contains(&kind))
+    }
+
+    /// The enrolled identity with this fingerprint.
+    pub(crate) fn by_fingerprint(&self, fingerprint: &str) -> Option<Identity> {
+        let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
+        let mut identities = all.values().map(|(identity, _)| identity);
+        identities.find(|identity| identity.fingerprint().to_string() == fingerprint).cloned()
+    }
+
+    /// Everybody with their grant.
+    pub(crate) fn everybody(&self) -> Vec<(Identity, Grant)> {
+        self.all.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     /// The grants of `identity`; none where it is not enrolled (any more).
     pub(crate) fn grants(&self, identity: &Identity) -> Vec<Grant> {
-        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
         all.get(identity.key()).map(|(_, grant)| grant.clone()).into_iter().collect()
     }
 }
 
 impl Trust for Enrolled {
     fn standing(&self, identity: &Identity) -> Standing {
-        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if self.is_revoked(identity.key()) || !self.is_allowed(identity.kind()) {
+            return Standing::Refused;
+        }
+        let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
         match all.get(identity.key()) {
             Some((known, _)) if known == identity => Standing::Enrolled,
             Some(_) => Standing::Refused,

@@ -10,6 +10,19 @@ pub enum Error {
     /// The socket did not open.
     #[error(transparent)]
     Net(#[from] aico_net::Error),
+    /// A socket or file of our own could not be used.
+    #[error("a socket or file of the backend's own could not be used")]
+    Socket(#[source] std::io::Error),
+    /// The configuration file is wrong, and there is no accepted one to go on with.
+    #[error("{}: {fault}", path.display())]
+    Config {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it, with the line.
+        fault: String,
+        /// What to do.
+        hint: Option<String>,
+    },
     /// Our own identity is not usable.
     #[error("the backend's own identity is not usable")]
     Identity(#[source] aico_proto::Error),
@@ -31,6 +44,12 @@ pub(crate) fn failure(error: &aico_vault::Error) -> Failure {
         E::NotFound => (FailureCode::NotFound, Some("`aico data list` shows what is stored")),
         E::Path(_) => (FailureCode::BadRequest, Some("a path looks like `category/name`")),
         E::Full { .. } => (FailureCode::DiskFull, Some("free some space and try again; nothing was changed")),
+        E::WrongPassword | E::WrongCode => (FailureCode::WrongProof, Some("nothing was changed; try again")),
+        E::NoSlot(_) => (FailureCode::NotFound, Some("`aico security slots list` shows what opens the vault")),
+        E::Refused(_) => (FailureCode::Denied, Some("nothing was changed")),
+        E::Memory { .. } => (FailureCode::NoMemory, Some("close some programs and try again; nothing was changed")),
+        E::LockedByOwner => (FailureCode::Locked, Some("`aico unlock` opens it")),
+        E::Locked(_) => (FailureCode::Failed, Some("`aico doctor` says what is missing")),
         E::Damaged { .. } => (FailureCode::Damaged, Some("restore this value from where it came from, or a backup")),
         _ => (FailureCode::Failed, None),
     };

@@ -51,7 +51,7 @@ impl Refusals {
 }
 
 /// A word of ours for each fault: nothing that the other side chose gets into the log.
-fn word(error: &NetError) -> &'static str {
+pub(crate) fn word(error: &NetError) -> &'static str {
     match error {
         NetError::Stranger => "did not know this backend",
         NetError::Channel(ProtoError::Authentication) => "failed a check",

@@ -8,6 +8,9 @@ pub enum Error {
     /// The operating system gave no randomness.
     #[error("no randomness from the operating system")]
     Random,
+    /// The memory that was asked for is not to be had.
+    #[error("not enough memory")]
+    Memory,
     /// A component name, kind or encoded identity breaks `docs/spec/channel.md`, Identities.
     #[error("not a valid identity: {0}")]
     Identity(&'static str),

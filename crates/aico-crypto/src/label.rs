@@ -42,6 +42,9 @@ labels! {
     SLOT_KEY = "slot key";
     SLOT_CHECK = "slot check";
     SLOT_EXCHANGE = "slot exchange";
+    SLOT_SEAL = "slot seal";
+    RECOVERY_SLOT = "recovery slot";
+    RECOVERY_CHECK = "recovery check";
     HEADER = "vault header";
     IDENTITY_SEAL = "identity seal";
     STORE_SQLCIPHER = "store sqlcipher";
@@ -51,6 +54,9 @@ labels! {
     LOG_SEAL = "log seal";
     LOG_SIGN = "log signer";
     PSEUDONYM = "pseudonym";
+    // The log of a locked vault (docs/spec/audit-log.md, While locked).
+    LOCKED_MAC = "locked mac";
+    LOCKED_NEXT = "locked next";
 }
 
 signature_labels! {

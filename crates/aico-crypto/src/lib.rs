@@ -4,8 +4,8 @@
 //! a C library or a keyring goes through a closure whose name starts with `hazmat_`. Primitives come from libraries
 //! (aws-lc-rs, RustCrypto, blake2b_simd); this crate chooses and arranges them.
 //!
-//! The crate is pure: no file, socket, clock or thread. Randomness is an argument ([`Random`]); the exception is ML-KEM,
-//! whose library draws its own.
+//! The crate is pure: no file, socket, clock or thread of its own. Randomness is an argument ([`Random`]); the exception
+//! is ML-KEM, whose library draws its own. Argon2id's library uses threads while it stretches a [`Password`].
 //!
 //! ```
 //! use aico_crypto::{OsRandom, RootKey, SlotSecret};
@@ -24,9 +24,11 @@ mod kdf;
 mod kx;
 mod label;
 mod random;
+mod recovery;
 mod secret;
 mod sign;
 mod stream;
+mod stretch;
 mod tree;
 mod wrap;
 
@@ -41,11 +43,13 @@ pub use kx::{
 };
 pub use label::{ALL_LABELS, Label, SignatureLabel};
 pub use random::{OsRandom, Random};
+pub use recovery::{RECOVERY_WORDS, RecoveryCode, WordFault};
 pub use secret::Secret;
 pub use sign::{PUBLIC_KEY_BYTES, PublicKey, SIGNATURE_BYTES, Signature};
 pub use stream::{CHUNK_BYTES, ChunkCipher, SEALED_CHUNK_BYTES};
+pub use stretch::{MAX_PASSWORD_BYTES, Password, SALT_BYTES, STRETCH_COST_BYTES, StretchCost};
 pub use tree::{
-    FileKey, FileWrapKey, GrantKey, HeaderKey, IdentitySealKey, LogKey, LogSealKey, PseudonymKey, RootKey, SlotKey,
-    SlotSecret, SpaceKey, StoreKey,
+    FileKey, FileWrapKey, GrantKey, HeaderKey, IdentitySealKey, LockedKey, LogKey, LogSealKey, PseudonymKey, RootKey,
+    SEALED_ROOT_BYTES, SlotKey, SlotSecret, SpaceKey, StoreKey, seal_root_to_slot,
 };
 pub use wrap::{SEALED_OVERHEAD_BYTES, WRAPPED_BYTES};

@@ -100,12 +100,17 @@ key! {
     /// The seed of the key that signs grants.
     random GrantKey
 }
+key! {
+    /// Authenticates what is written down while the vault is locked, one event; then it is erased for the next.
+    random LockedKey
+}
 
 wraps!(SlotKey => RootKey as "slot root", wrap_root, unwrap_root);
 wraps!(RootKey => SpaceKey as "root space", wrap_space, unwrap_space);
 wraps!(SpaceKey => LogKey as "space log", wrap_log, unwrap_log);
 wraps!(SpaceKey => PseudonymKey as "space pseudonym", wrap_pseudonym, unwrap_pseudonym);
 wraps!(SpaceKey => GrantKey as "space grant", wrap_grant, unwrap_grant);
+wraps!(SpaceKey => LockedKey as "space locked", wrap_locked, unwrap_locked);
 wraps!(FileWrapKey => FileKey as "space file", wrap_file, unwrap_file);
 
 impl SlotSecret {
@@ -152,12 +157,46 @@ impl SlotKey {
 
     /// The slot's X25519 public key, to which a new root key can be sealed without the slot's secret.
     pub fn exchange_public(&self) -> Result<[u8; 32], Error> {
-        let secret = EphemeralSecret::from_seed(kdf(self.0.bytes(), Label::SLOT_EXCHANGE, &[]))?;
-        Ok(*secret.public())
+        Ok(*self.exchange_secret()?.public())
+    }
+
+    /// Opens what [`seal_root_to_slot`] sealed to this slot.
+    pub fn open_sealed_root(&self, sealed: &[u8; SEALED_ROOT_BYTES], context: &[u8]) -> Result<RootKey, Error> {
+        let (ephemeral, wrapped) = sealed.split_first_chunk::<32>().ok_or(Error::Failed)?;
+        let shared = self.exchange_secret()?.agree_as_responder(ephemeral)?;
+        unwrap(&kdf(shared.bytes(), Label::SLOT_SEAL, &[]), SEALED_ROLE, context, wrapped).map(RootKey)
+    }
+
+    fn exchange_secret(&self) -> Result<EphemeralSecret, Error> {
+        EphemeralSecret::from_seed(kdf(self.0.bytes(), Label::SLOT_EXCHANGE, &[]))
     }
 }
 
+/// Bytes of a root key that is sealed to a slot's public key.
+pub const SEALED_ROOT_BYTES: usize = 32 + WRAPPED_BYTES;
+const SEALED_ROLE: &str = "slot sealed root";
+
+/// Seals a root key to the public key of a slot whose secret is not at hand: `ephemeral key(32) ‖ wrapped key(72)`.
+pub fn seal_root_to_slot(
+    slot: &[u8; 32],
+    root: &RootKey,
+    context: &[u8],
+    random: &dyn Random,
+) -> Result<[u8; SEALED_ROOT_BYTES], Error> {
+    let ephemeral = EphemeralSecret::from_seed(Secret::make(random)?)?;
+    let public = *ephemeral.public();
+    let shared = ephemeral.agree_as_initiator(slot)?;
+    let wrapped = wrap(&kdf(shared.bytes(), Label::SLOT_SEAL, &[]), SEALED_ROLE, context, &root.0, random)?;
+    [public.as_slice(), &wrapped].concat().try_into().map_err(|_| Error::Failed)
+}
+
 impl RootKey {
+    /// Whether two keys are the same, in constant time.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        same_bytes(self.0.bytes(), other.0.bytes())
+    }
+
     /// The key of the header's authenticator.
     #[must_use]
     pub fn header_key(&self) -> HeaderKey {
@@ -266,6 +305,30 @@ impl PseudonymKey {
     }
 }
 
+impl LockedKey {
+    /// The authenticator of one line: 32 bytes.
+    #[must_use]
+    pub fn authenticate(&self, line: &[u8]) -> [u8; 32] {
+        *kdf::<32>(self.0.bytes(), Label::LOCKED_MAC, &[line]).bytes()
+    }
+
+    /// The key of the next line; this one is wiped.
+    #[must_use]
+    pub fn into_next(self) -> Self {
+        Self(kdf(self.0.bytes(), Label::LOCKED_NEXT, &[]))
+    }
+
+    /// Hands the 64 hexadecimal digits to `store`.
+    pub fn hazmat_to_file<T>(&self, store: impl FnOnce(&str) -> T) -> T {
+        with_hex(&self.0, store)
+    }
+
+    /// Reads what [`LockedKey::hazmat_to_file`] gave.
+    pub fn hazmat_from_file(digits: &str) -> Result<Self, Error> {
+        from_hex(digits).map(Self)
+    }
+}
+
 impl GrantKey {
     /// The key that grants are verified with.
     pub fn public(&self) -> Result<PublicKey, Error> {
@@ -340,6 +403,22 @@ mod tests {
         assert!(a.slot_key(b"c").matches(&stored));
         assert!(!b.slot_key(b"c").matches(&stored));
         assert!(!a.slot_key(b"d").matches(&stored));
+    }
+
+    #[test]
+    fn a_root_key_can_be_sealed_to_a_slot_and_nobody_else() {
+        let (root, secret) = (RootKey::make(&OsRandom).unwrap(), SlotSecret::make(&OsRandom).unwrap());
+        let slot = secret.slot_key(b"slot");
+        let sealed = seal_root_to_slot(&slot.exchange_public().unwrap(), &root, b"slot", &OsRandom).unwrap();
+        assert!(slot.open_sealed_root(&sealed, b"slot").unwrap().is_same(&root));
+        assert!(slot.open_sealed_root(&sealed, b"other").is_err());
+        assert!(SlotSecret::make(&OsRandom).unwrap().slot_key(b"slot").open_sealed_root(&sealed, b"slot").is_err());
+        for at in [0, 31, 32, 60, SEALED_ROOT_BYTES - 1] {
+            let mut changed = sealed;
+            changed[at] ^= 1;
+            assert!(slot.open_sealed_root(&changed, b"slot").is_err(), "byte {at}");
+        }
+        assert!(seal_root_to_slot(&[0; 32], &root, b"slot", &OsRandom).is_err(), "a public key of small order");
     }
 
     #[test]

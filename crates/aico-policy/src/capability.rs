@@ -14,12 +14,32 @@ pub enum Action {
     ListData,
     /// Remove a value.
     RemoveData,
+    /// Take all values out at once.
+    ExportData,
+    /// See what is stored, how it is protected and who may read it.
+    ReadInventory,
     /// See how the backend is.
     ReadStatus,
     /// Read the audit log.
     ReadAudit,
-    /// Enrol another identity, or turn it away.
+    /// See who is enrolled and who waits.
+    ReadIdentities,
+    /// Enrol another identity.
     Enrol,
+    /// Turn an identity away, or call it something else.
+    ManageIdentities,
+    /// See the key slots.
+    ReadKeys,
+    /// Set the first password.
+    SetFirstPassword,
+    /// Change what opens the vault.
+    ManageKeys,
+    /// See the configuration.
+    ReadConfig,
+    /// Accept another configuration.
+    AcceptConfig,
+    /// Lock the vault.
+    Lock,
     /// Stop the backend.
     Stop,
 }
@@ -33,16 +53,37 @@ pub enum Level {
     UserData,
 }
 
+/// How present the owner must be when their own tool does something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Not at all.
+    Nothing,
+    /// A session, once there is a password.
+    Session,
+    /// Anew, whatever the session says: the password, or before there is one a typed word.
+    Fresh,
+}
+
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 18] = [
         Self::ReadData,
         Self::WriteData,
         Self::ListData,
         Self::RemoveData,
+        Self::ExportData,
+        Self::ReadInventory,
         Self::ReadStatus,
         Self::ReadAudit,
+        Self::ReadIdentities,
         Self::Enrol,
+        Self::ManageIdentities,
+        Self::ReadKeys,
+        Self::SetFirstPassword,
+        Self::ManageKeys,
+        Self::ReadConfig,
+        Self::AcceptConfig,
+        Self::Lock,
         Self::Stop,
     ];
 
@@ -54,9 +95,19 @@ impl Action {
             Self::WriteData => "data.write",
             Self::ListData => "data.list",
             Self::RemoveData => "data.remove",
+            Self::ExportData => "data.export",
+            Self::ReadInventory => "data.inventory",
             Self::ReadStatus => "status.read",
             Self::ReadAudit => "audit.read",
+            Self::ReadIdentities => "identity.read",
             Self::Enrol => "identity.enrol",
+            Self::ManageIdentities => "identity.manage",
+            Self::ReadKeys => "keys.read",
+            Self::SetFirstPassword => "keys.first-password",
+            Self::ManageKeys => "keys.manage",
+            Self::ReadConfig => "config.read",
+            Self::AcceptConfig => "config.accept",
+            Self::Lock => "system.lock",
             Self::Stop => "system.stop",
         }
     }
@@ -71,8 +122,23 @@ impl Action {
     #[must_use]
     pub fn level(self) -> Level {
         match self {
-            Self::ReadData | Self::WriteData | Self::ListData | Self::RemoveData => Level::UserData,
-            Self::ReadStatus | Self::ReadAudit | Self::Enrol | Self::Stop => Level::System,
+            Self::ReadData
+            | Self::WriteData
+            | Self::ListData
+            | Self::RemoveData
+            | Self::ExportData
+            | Self::ReadInventory => Level::UserData,
+            _ => Level::System,
+        }
+    }
+
+    /// How present the owner must be.
+    #[must_use]
+    pub fn need(self) -> Need {
+        match self {
+            Self::ReadData | Self::ListData | Self::ReadInventory | Self::ManageIdentities => Need::Session,
+            Self::ExportData | Self::Enrol | Self::ManageKeys | Self::AcceptConfig => Need::Fresh,
+            _ => Need::Nothing,
         }
     }
 }

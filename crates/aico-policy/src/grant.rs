@@ -25,15 +25,22 @@ impl Grant {
     /// What an identity gets when the owner enrols it: by its kind, and never more than that kind needs.
     #[must_use]
     pub fn for_enrolment(identity: &Identity, now_ms: u64) -> Self {
-        let level = |level| Action::ALL.into_iter().filter(move |a: &Action| a.level() == level);
-        let actions = match identity.kind() {
-            ComponentKind::Cli => Action::ALL.to_vec(),
-            ComponentKind::Frontend => level(Level::UserData).chain([Action::ReadStatus]).collect(),
-            ComponentKind::Studio => vec![Action::ReadStatus, Action::ReadAudit, Action::ListData],
-            ComponentKind::Backend | ComponentKind::Plugin => Vec::new(),
-        };
+        let actions = actions_of(identity.kind());
         let purpose = format!("enrolled as {}", identity.kind().as_str());
         Self { to: *identity.key(), actions, categories: None, purpose, from_ms: now_ms, until_ms: None }
+    }
+
+    /// Whether it is what enrolling gives an identity of this kind: by this version, neither more nor less.
+    #[must_use]
+    pub fn is_of_enrolment(&self, kind: ComponentKind) -> bool {
+        let wanted = actions_of(kind);
+        wanted.len() == self.actions.len() && wanted.iter().all(|action| self.actions.contains(action))
+    }
+
+    /// What it allows.
+    #[must_use]
+    pub fn actions(&self) -> &[Action] {
+        &self.actions
     }
 
     /// The same grant for some categories only.
@@ -83,6 +90,24 @@ impl Grant {
         let signature = key.sign(&bytes).map_err(|_| Error::GrantSignature)?;
         Ok(SignedGrant { bytes, signature })
     }
+}
+
+/// What each kind of component is there for (`docs/spec/requests.md`, Roles).
+fn actions_of(kind: ComponentKind) -> Vec<Action> {
+    use Action::{ListData, ReadAudit, ReadConfig, ReadData, ReadInventory, ReadStatus, RemoveData, WriteData};
+    match kind {
+        ComponentKind::Cli => Action::ALL.to_vec(),
+        ComponentKind::Frontend => vec![ReadData, WriteData, ListData, RemoveData, ReadStatus],
+        ComponentKind::Studio => vec![ReadStatus, ReadAudit, ListData, ReadInventory, ReadConfig],
+        ComponentKind::Backend | ComponentKind::Plugin => Vec::new(),
+    }
+}
+
+/// Whether an `initiator` of this kind has business with a `responder` of that kind: the channels of the system.
+#[must_use]
+pub fn may_connect(initiator: ComponentKind, responder: ComponentKind) -> bool {
+    use ComponentKind::{Backend, Cli, Frontend, Plugin, Studio};
+    matches!((initiator, responder), (Frontend | Cli | Studio | Plugin, Backend) | (Cli, Studio))
 }
 
 /// A grant as it is kept: the bytes that were signed, and the signature over exactly those.

@@ -13,10 +13,10 @@ mod permit;
 mod principal;
 
 pub use audit::{AuditSink, Event, Receipt, What};
-pub use capability::{Action, Capability, Level, Resource};
-pub use decide::{Decision, Denied, decide};
+pub use capability::{Action, Capability, Level, Need, Resource};
+pub use decide::{Circumstances, Decision, Denied, Missing, Presence, decide};
 pub use error::Error;
-pub use grant::{Grant, MAX_GRANT_BYTES, SignedGrant};
+pub use grant::{Grant, MAX_GRANT_BYTES, SignedGrant, may_connect};
 pub use path::{DataPath, MAX_PATH_BYTES};
 pub use permit::{Bounds, Permit};
 pub use principal::Principal;

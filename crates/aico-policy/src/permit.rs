@@ -41,7 +41,7 @@ use crate::{Capability, Event, Principal, Receipt};
 /// ```compile_fail
 /// # #![deny(unused_must_use)]
 /// # fn f(principal: &aico_policy::Principal, capability: aico_policy::Capability) {
-/// aico_policy::decide(principal, &[], capability, 0);
+/// aico_policy::decide(principal, &[], capability, &aico_policy::Circumstances::default());
 /// # }
 /// # fn main() {}
 /// ```

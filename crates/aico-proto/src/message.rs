@@ -107,6 +107,127 @@ pub enum Request {
         /// Where, as `category/name…`.
         path: String,
     },
+    /// Reads every value: [`ExportAnswer`], then for each value a [`ListEntry`], data parts and an end, then
+    /// [`DoneAnswer`].
+    #[serde(rename = "data.export")]
+    DataExport {},
+    /// What is stored, how it is protected, who may read it: [`InventoryAnswer`].
+    #[serde(rename = "data.inventory")]
+    DataInventory {},
+    /// Shows that the owner is there: [`AuthAnswer`].
+    #[serde(rename = "auth")]
+    Auth {
+        /// What only the owner knows or holds.
+        proof: Proof,
+        /// Whether to open a session.
+        keep: bool,
+    },
+    /// The owner has typed a word on a terminal; counts as long as no password is set: [`DoneAnswer`].
+    #[serde(rename = "confirm")]
+    Confirm {},
+    /// The owner's session at this terminal: [`SessionAnswer`].
+    #[serde(rename = "session.status")]
+    SessionStatus {},
+    /// Ends it: [`DoneAnswer`].
+    #[serde(rename = "session.end")]
+    SessionEnd {},
+    /// The key slots: [`SlotsAnswer`].
+    #[serde(rename = "keys.slots")]
+    KeysSlots {},
+    /// Sets the first password: [`KeysAnswer`].
+    #[serde(rename = "keys.set-password")]
+    KeysSetPassword {
+        /// The password.
+        password: Sensitive,
+    },
+    /// Changes the password: [`KeysAnswer`].
+    #[serde(rename = "keys.change-password")]
+    KeysChangePassword {
+        /// The one so far.
+        old: Sensitive,
+        /// The one from now on.
+        new: Sensitive,
+        /// Whether to make a new root key as well.
+        rotate: bool,
+    },
+    /// Makes the slot of a recovery code that its owner has typed back: [`KeysAnswer`].
+    #[serde(rename = "keys.recovery")]
+    KeysRecovery {
+        /// Its 15 words.
+        code: Sensitive,
+    },
+    /// Sets a password by the recovery code; opens a locked vault, too: [`KeysAnswer`].
+    #[serde(rename = "keys.recover")]
+    KeysRecover {
+        /// The 15 words.
+        code: Sensitive,
+        /// The password from now on.
+        password: Sensitive,
+    },
+    /// Adds a slot that the machine keeps: [`DoneAnswer`].
+    #[serde(rename = "keys.add-slot")]
+    KeysAddSlot {
+        /// `key-file` or `secret-service`.
+        kind: String,
+    },
+    /// Removes a slot: [`DoneAnswer`].
+    #[serde(rename = "keys.remove-slot")]
+    KeysRemoveSlot {
+        /// Its number.
+        slot: u8,
+    },
+    /// Removes every slot that the machine keeps: [`DoneAnswer`].
+    #[serde(rename = "keys.clear-stored")]
+    KeysClearStored {},
+    /// Locks the vault: [`DoneAnswer`], after which every connection ends.
+    #[serde(rename = "lock")]
+    Lock {},
+    /// Unlocks it: [`DoneAnswer`].
+    #[serde(rename = "unlock")]
+    Unlock {
+        /// What only the owner knows or holds; nothing where neither password nor recovery code exist.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        proof: Option<Proof>,
+    },
+    /// Every connection: [`ConnectionsAnswer`].
+    #[serde(rename = "connections")]
+    Connections {},
+    /// Everybody who is enrolled or was revoked: [`IdentitiesAnswer`].
+    #[serde(rename = "identity.list")]
+    IdentityList {},
+    /// Enrols an identity whose key the owner's tool has made: [`DoneAnswer`].
+    #[serde(rename = "identity.add")]
+    IdentityAdd {
+        /// Its kind.
+        kind: String,
+        /// Its name.
+        name: String,
+        /// Its public key.
+        key: String,
+    },
+    /// Calls an identity something else, for the owner: [`DoneAnswer`].
+    #[serde(rename = "identity.rename")]
+    IdentityRename {
+        /// Its fingerprint.
+        fingerprint: String,
+        /// What to call it.
+        name: String,
+    },
+    /// Revokes an identity and cuts its connections: [`DoneAnswer`].
+    #[serde(rename = "identity.revoke")]
+    IdentityRevoke {
+        /// Its fingerprint.
+        fingerprint: String,
+    },
+    /// The configuration in force, and what waits: [`ConfigAnswer`].
+    #[serde(rename = "config.show")]
+    ConfigShow {},
+    /// Accepts the configuration file as it is now: [`DoneAnswer`].
+    #[serde(rename = "config.accept")]
+    ConfigAccept {
+        /// BLAKE2b-256 of the text that the owner has seen, in hexadecimal.
+        sum: String,
+    },
     /// The newest entries of the audit log: [`AuditAnswer`].
     #[serde(rename = "audit.tail")]
     AuditTail {
@@ -136,6 +257,213 @@ pub enum Request {
     SystemStop {},
 }
 
+/// Text that only its owner should know: wiped when dropped, never printed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Sensitive(String);
+
+impl Sensitive {
+    /// Takes the text over.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Drop for Sensitive {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.0);
+    }
+}
+
+impl std::fmt::Debug for Sensitive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sensitive(..)")
+    }
+}
+
+/// What only the owner knows or holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Proof {
+    /// The password.
+    Password(Sensitive),
+    /// The 15 words of the recovery code.
+    RecoveryCode(Sensitive),
+}
+
+/// Answers [`Request::Auth`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthAnswer {
+    /// Whether a session is open now: it needs a terminal.
+    pub session: bool,
+}
+
+/// Answers [`Request::SessionStatus`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionAnswer {
+    /// Whether a password is set; without one there are no sessions.
+    pub password: bool,
+    /// Whether this client has a terminal that a session can be bound to.
+    pub terminal: bool,
+    /// Seconds until the session ends unless it is used; none where there is none.
+    pub remaining_s: Option<u64>,
+}
+
+/// One key slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlotEntry {
+    /// Its number.
+    pub slot: u8,
+    /// How its secret is kept: `key-file`, `secret-service`, `password`, `recovery-code`, …
+    pub kind: String,
+    /// When it was made, in milliseconds since 1970.
+    pub created_ms: u64,
+    /// Why it does not open the vault now, as far as that can be tried without the owner.
+    pub trouble: Option<String>,
+}
+
+/// Answers [`Request::KeysSlots`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlotsAnswer {
+    /// The slots.
+    pub slots: Vec<SlotEntry>,
+}
+
+/// Answers a change of what opens the vault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeysAnswer {
+    /// Whether the key file was removed, since the owner and another rung stand for it.
+    pub key_file_retired: bool,
+    /// MiB of memory that the password's stretching takes; 0 where none was set.
+    pub memory_mib: u32,
+}
+
+/// Answers [`Request::DataExport`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExportAnswer {
+    /// Values that follow, as far as is known before.
+    pub values: u64,
+    /// Bytes of all of them.
+    pub bytes: u64,
+}
+
+/// What is stored in one category.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CategoryEntry {
+    /// Its name.
+    pub category: String,
+    /// Number of values.
+    pub values: u64,
+    /// Bytes of all of them.
+    pub bytes: u64,
+    /// How many lie in files of their own.
+    pub files: u64,
+    /// How they are protected.
+    pub protection: String,
+    /// Who may read them: kind and what the owner calls it.
+    pub readers: Vec<String>,
+}
+
+/// Answers [`Request::DataInventory`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InventoryAnswer {
+    /// The categories.
+    pub categories: Vec<CategoryEntry>,
+    /// Whether there are more than fit into one answer.
+    pub more: bool,
+}
+
+/// One connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectionEntry {
+    /// The peer's kind.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Its fingerprint.
+    pub fingerprint: String,
+    /// Where it comes from.
+    pub origin: String,
+    /// Seconds since the handshake.
+    pub age_s: u64,
+    /// Seconds since the last request or answer.
+    pub idle_s: u64,
+    /// Bytes that came.
+    pub received: u64,
+    /// Bytes that were sent.
+    pub sent: u64,
+    /// `hybrid` or `classical`.
+    pub suite: String,
+    /// How often the keys were renewed by REKEY.
+    pub rekeys: u16,
+}
+
+/// Answers [`Request::Connections`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectionsAnswer {
+    /// The connections, the oldest first.
+    pub connections: Vec<ConnectionEntry>,
+}
+
+/// One identity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityEntry {
+    /// Its kind.
+    pub kind: String,
+    /// Its own name.
+    pub name: String,
+    /// What the owner calls it.
+    pub shown_as: Option<String>,
+    /// Its fingerprint.
+    pub fingerprint: String,
+    /// `enrolled` or `revoked`.
+    pub state: String,
+    /// Since when, in milliseconds since 1970.
+    pub since_ms: u64,
+    /// What it may do.
+    pub actions: Vec<String>,
+}
+
+/// Answers [`Request::IdentityList`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentitiesAnswer {
+    /// The identities.
+    pub identities: Vec<IdentityEntry>,
+}
+
+/// Answers [`Request::ConfigShow`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigAnswer {
+    /// The whole configuration in force, as YAML.
+    pub in_force: String,
+    /// What the file would change, one change a line; empty where it says the same.
+    pub waiting: Vec<String>,
+    /// BLAKE2b-256 of the file's text, in hexadecimal, for accepting it.
+    pub sum: String,
+    /// Why the file cannot be accepted.
+    pub fault: Option<String>,
+}
+
 /// Answers [`Request::Enrol`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -156,12 +484,16 @@ pub struct StatusAnswer {
     pub fingerprint: String,
     /// Whether the vault is locked.
     pub locked: bool,
-    /// What unlocked it: `key-file` or `secret-service`.
+    /// What unlocked it: `key-file`, `secret-service`, `password` or `recovery-code`; empty while it is locked.
     pub unlocked_by: String,
     /// The weakest of the vault's key slots.
     pub weakest_slot: String,
     /// Whether a recovery code was made and confirmed.
     pub recovery_code: bool,
+    /// Whether a password is set.
+    pub password: bool,
+    /// Where TCP is answered, if at all.
+    pub tcp: Option<String>,
     /// Bytes of all values.
     pub data_bytes: u64,
     /// Number of values.
@@ -289,6 +621,16 @@ pub enum FailureCode {
     Busy,
     /// The backend is stopping.
     Stopping,
+    /// The vault is locked.
+    Locked,
+    /// This needs the password, or a session that it opened.
+    Authenticate,
+    /// This needs a word typed on a terminal.
+    Confirm,
+    /// The password or recovery code is wrong.
+    WrongProof,
+    /// There is no memory for stretching the password now.
+    NoMemory,
     /// The wait was too long.
     Expired,
     /// Something else failed on the backend's side.

@@ -14,7 +14,7 @@ pub enum Error {
         detail: String,
     },
     /// The vault was written by a newer version of this program.
-    #[error("{what} has format {found}; this program reads up to {known}")]
+    #[error("{what} has format {found}, this program reads up to {known}{}", needs_text(.needs.as_deref()))]
     Newer {
         /// Which file.
         what: String,
@@ -22,6 +22,8 @@ pub enum Error {
         found: u32,
         /// The newest format this program knows.
         known: u32,
+        /// The version of this program that it needs, where it says so.
+        needs: Option<String>,
     },
     /// Another process has the vault open.
     #[error("the vault is held by {holder}")]
@@ -32,6 +34,29 @@ pub enum Error {
     /// No vault has been set up here.
     #[error("there is no vault in {}", .0.display())]
     NoVault(PathBuf),
+    /// The password is not the vault's.
+    #[error("the password is wrong")]
+    WrongPassword,
+    /// The recovery code is well formed and not the vault's.
+    #[error("this recovery code is not this vault's")]
+    WrongCode,
+    /// There is no slot of the kind that was asked for.
+    #[error("the vault has no {0}")]
+    NoSlot(&'static str),
+    /// The owner has locked the vault.
+    #[error("the vault is locked")]
+    LockedByOwner,
+    /// Stretching a password needs more memory than there is.
+    #[error("stretching the password needs {needed_mib} MiB of memory, and {free_mib} MiB are free")]
+    Memory {
+        /// What it needs.
+        needed_mib: u64,
+        /// What there is.
+        free_mib: u64,
+    },
+    /// The owner's rule, not a fault: what was asked for would lose the vault.
+    #[error("{0}")]
+    Refused(&'static str),
     /// No unlock method gave the root key; each is named with its reason.
     #[error("nothing here unlocks the vault: {0}")]
     Locked(String),
@@ -69,6 +94,10 @@ pub enum Error {
     /// A cryptographic check failed outside the places above.
     #[error(transparent)]
     Crypto(#[from] aico_crypto::Error),
+}
+
+fn needs_text(needs: Option<&str>) -> String {
+    needs.map(|version| format!("; it needs aico {version} or newer")).unwrap_or_default()
 }
 
 impl Error {

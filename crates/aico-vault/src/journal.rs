@@ -44,7 +44,14 @@ impl Journal {
             return Err(Error::Misuse("a permit that this log did not give, or that was used before"));
         }
         match permit.capability().action {
-            Action::ReadData | Action::ListData | Action::ReadStatus | Action::ReadAudit => Ok(()),
+            Action::ReadData
+            | Action::ListData
+            | Action::ReadInventory
+            | Action::ReadStatus
+            | Action::ReadAudit
+            | Action::ReadIdentities
+            | Action::ReadKeys
+            | Action::ReadConfig => Ok(()),
             _ => self.log.wait_durable(receipt.index),
         }
     }
@@ -133,7 +140,7 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use aico_crypto::{ComponentKind, Identity, IdentitySecret, LogKey, Name, OsRandom};
-    use aico_policy::{DataPath, Grant, Principal, decide};
+    use aico_policy::{Circumstances, DataPath, Grant, Principal, decide};
     use aico_proto::LocalIdentity;
 
     use super::*;
@@ -161,8 +168,9 @@ mod tests {
         let identity = Identity::new(ComponentKind::Cli, *secret.public(), Name::parse("cli").unwrap());
         let me = LocalIdentity::new(secret, identity).unwrap();
         let grants = [Grant::for_enrolment(me.identity(), 1)];
+        let around = Circumstances { now_ms: 5, ..Circumstances::default() };
         let capability = Capability::new(Action::WriteData, Resource::Value(DataPath::parse(path).unwrap()));
-        decide(&Principal::from_own_identity(&me), &grants, capability, 5).record(sink).unwrap().unwrap()
+        decide(&Principal::from_own_identity(&me), &grants, capability, &around).record(sink).unwrap().unwrap()
     }
 
     #[test]

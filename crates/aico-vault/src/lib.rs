@@ -18,7 +18,12 @@ mod vault;
 
 pub use error::Error;
 pub use header::{Header, MAX_HEADER_BYTES, NewSlot, SlotId, SlotKind, SpaceId, SystemSpace, VaultId};
-pub use hold::is_held;
+pub use hold::{Front, is_held};
 pub use journal::Journal;
-pub use user_data::{Entry, Stored};
-pub use vault::{Anchor, Get, Locked, Opening, Places, Put, Unlocked, Vault, VaultState};
+pub use system::{Component, Notice};
+pub use unlock::Proof;
+pub use user_data::{Category, Entry, Stored};
+pub use vault::{
+    Anchor, Export, ExportedValue, Found, Get, How, KeyChange, Locked, LockedLog, Opening, Places, Put, SlotState, Unlocked, Vault,
+    VaultState, read_header,
+};

@@ -1,8 +1,8 @@
 //! The system space: keys that belong to the vault as a whole, the list of spaces, who is enrolled.
 
 use aico_crypto::{
-    ComponentKind, GrantKey, Identity, IdentitySecret, LogKey, Name, OsRandom, PseudonymKey, PublicKey, RootKey,
-    SpaceKey,
+    ComponentKind, GrantKey, Identity, IdentitySecret, LockedKey, LogKey, Name, OsRandom, PseudonymKey, PublicKey,
+    RootKey, SpaceKey,
 };
 use aico_policy::{Grant, SignedGrant};
 use rusqlite::{OptionalExtension, Transaction, params};
@@ -25,6 +25,15 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     ) STRICT;
 ",
     ANCHOR_TABLE,
+    "
+    ALTER TABLE space ADD COLUMN wrapped_next BLOB;
+    ALTER TABLE component ADD COLUMN shown_as TEXT;
+    CREATE TABLE revoked (
+        key BLOB PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, revoked_ms INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE setting (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
+    CREATE TABLE notice (number INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, text TEXT NOT NULL) STRICT;
+",
 ];
 
 /// Where a space remembers the audit log's newest head.
@@ -45,7 +54,23 @@ pub(crate) struct SystemKeys {
     pub(crate) log: LogKey,
     pub(crate) pseudonyms: PseudonymKey,
     pub(crate) owner: (SpaceId, SpaceKey),
+    /// Authenticates what was written down while the vault was locked; none before the first start of this version.
+    pub(crate) locked: Option<LockedKey>,
 }
+
+/// Something that the owner is shown at the next contact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Names it, for taking it away.
+    pub number: i64,
+    /// When it happened, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// What happened.
+    pub text: String,
+}
+
+/// Most notices that are kept; the newest stay.
+const MAX_NOTICES: i64 = 100;
 
 impl System {
     /// Fills a new system space, in one transaction; one that is filled already is left alone.
@@ -70,7 +95,11 @@ impl System {
             for (name, wrapped) in &secrets {
                 run(tx, "INSERT INTO secret VALUES (?1, ?2)", params![name, wrapped])?;
             }
-            run(tx, "INSERT INTO space VALUES (?1, 'owner', 0, ?2)", params![owner.as_bytes(), wrapped])
+            run(
+                tx,
+                "INSERT INTO space (id, kind, epoch, wrapped) VALUES (?1, 'owner', 0, ?2)",
+                params![owner.as_bytes(), wrapped],
+            )
         })
     }
 
@@ -88,6 +117,7 @@ impl System {
                 .unwrap_pseudonym(&wrapped("pseudonym")?, &place(vault, "pseudonym"))
                 .map_err(|_| missing("pseudonym"))?,
             owner: owner_space(&database, vault, root)?,
+            locked: locked_key(&database, vault, space)?,
         };
         let grant = wrapped("grant")?;
         let grant_key = space.unwrap_grant(&grant, &place(vault, "grant")).map_err(|_| missing("grant"))?;
@@ -96,6 +126,78 @@ impl System {
 
     pub(crate) fn database(&self) -> &Database {
         &self.database
+    }
+
+    /// Wraps everything that the root key wraps under the next one too. Until the header holds that one, the old stays
+    /// good; afterwards, [`System::commit_root`].
+    pub(crate) fn stage_root(&self, vault: &VaultId, old: &RootKey, new: &RootKey) -> Result<(), Error> {
+        let device = new.identity_seal_key().seal(&self.device_identity(old)?, &OsRandom)?;
+        let spaces = self.database.read(|connection| {
+            let mut statement = connection.prepare("SELECT id, epoch, wrapped FROM space")?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+            Ok(rows.collect::<Result<Vec<([u8; 16], u32, Vec<u8>)>, _>>()?)
+        })?;
+        self.database.write(|tx| {
+            for (id, epoch, wrapped) in spaces {
+                let place = space_place(vault, &SpaceId::from_bytes(id), epoch);
+                let key = old.unwrap_space(&wrapped, &place).map_err(|_| missing("space"))?;
+                let next = new.wrap_space(&key, &place, &OsRandom)?;
+                run(tx, "UPDATE space SET wrapped_next = ?2 WHERE id = ?1", params![id, next])?;
+            }
+            run(tx, "INSERT OR REPLACE INTO secret VALUES ('device.next', ?1)", params![device])
+        })
+    }
+
+    /// Makes the wraps of [`System::stage_root`] the only ones.
+    pub(crate) fn commit_root(&self) -> Result<(), Error> {
+        commit_root(&self.database)
+    }
+
+    /// A setting, as it was put.
+    pub(crate) fn setting(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        self.database.read(|connection| {
+            let sql = "SELECT value FROM setting WHERE name = ?1";
+            Ok(connection.query_row(sql, [name], |row| row.get(0)).optional()?)
+        })
+    }
+
+    pub(crate) fn put_setting(&self, name: &str, value: &[u8], head: &Head) -> Result<(), Error> {
+        self.database.write(|tx| {
+            run(tx, "INSERT OR REPLACE INTO setting VALUES (?1, ?2)", params![name, value])?;
+            keep_anchor(tx, head)
+        })
+    }
+
+    /// Keeps something to be shown to the owner.
+    pub(crate) fn add_notice(&self, at_ms: u64, text: &str) -> Result<(), Error> {
+        self.database.write(|tx| {
+            run(tx, "INSERT INTO notice (at_ms, text) VALUES (?1, ?2)", params![at_ms.cast_signed(), text])?;
+            let sql = "DELETE FROM notice WHERE number <= (SELECT max(number) FROM notice) - ?1";
+            run(tx, sql, params![MAX_NOTICES])
+        })
+    }
+
+    /// What the owner has not been shown, the oldest first.
+    pub(crate) fn notices(&self) -> Result<Vec<Notice>, Error> {
+        self.database.read(|connection| {
+            let mut statement = connection.prepare("SELECT number, at_ms, text FROM notice ORDER BY number")?;
+            let rows = statement.query_map([], |row| {
+                let at_ms = row.get::<_, i64>(1)?.cast_unsigned();
+                Ok(Notice { number: row.get(0)?, at_ms, text: row.get(2)? })
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// Forgets notices up to this number: they were shown.
+    pub(crate) fn forget_notices(&self, number: i64) -> Result<(), Error> {
+        self.database.write(|tx| run(tx, "DELETE FROM notice WHERE number <= ?1", [number]))
+    }
+
+    /// Puts a new key for the next time that the vault is locked.
+    pub(crate) fn put_locked_key(&self, vault: &VaultId, space: &SpaceKey, key: &LockedKey) -> Result<(), Error> {
+        let wrapped = space.wrap_locked(key, &place(vault, "locked"), &OsRandom)?;
+        self.database.write(|tx| run(tx, "INSERT OR REPLACE INTO secret VALUES ('locked', ?1)", params![wrapped]))
     }
 
     /// This device's transport identity.
@@ -114,7 +216,8 @@ impl System {
         self.database.write(|tx| {
             run(
                 tx,
-                "INSERT INTO component VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (key) DO UPDATE SET
+                "INSERT INTO component (key, kind, name, enrolled_ms, granted, signature)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (key) DO UPDATE SET
                  kind = ?2, name = ?3, enrolled_ms = ?4, granted = ?5, signature = ?6",
                 params![
                     identity.key().as_bytes(),
@@ -129,10 +232,44 @@ impl System {
         })
     }
 
-    /// Everybody who is enrolled.
-    pub(crate) fn components(&self) -> Result<Vec<(Identity, SignedGrant)>, Error> {
+    /// Revokes an identity: it is not enrolled any more, and its key never will be again.
+    pub(crate) fn revoke(&self, identity: &Identity, now_ms: u64, head: &Head) -> Result<(), Error> {
+        let (key, kind, name) = (identity.key().as_bytes(), identity.kind().as_str(), identity.name().as_str());
+        self.database.write(|tx| {
+            run(tx, "DELETE FROM component WHERE key = ?1", [key])?;
+            let sql = "INSERT OR REPLACE INTO revoked VALUES (?1, ?2, ?3, ?4)";
+            run(tx, sql, params![key, kind, name, now_ms.cast_signed()])?;
+            keep_anchor(tx, head)
+        })
+    }
+
+    /// Everybody who was revoked, with the time.
+    pub(crate) fn revoked(&self) -> Result<Vec<(Identity, u64)>, Error> {
         let rows = self.database.read(|connection| {
-            let mut statement = connection.prepare("SELECT key, kind, name, granted, signature FROM component")?;
+            let mut statement = connection.prepare("SELECT key, kind, name, revoked_ms FROM revoked")?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+            Ok(rows.collect::<Result<Vec<([u8; 32], String, String, i64)>, _>>()?)
+        })?;
+        let decode = |(key, kind, name, at): ([u8; 32], String, String, i64)| {
+            Ok((decode_identity(&key, &kind, &name)?, at.cast_unsigned()))
+        };
+        rows.into_iter().map(decode).collect()
+    }
+
+    /// What the owner calls an identity; it does not change what it is.
+    pub(crate) fn show_as(&self, key: &PublicKey, name: &str, head: &Head) -> Result<(), Error> {
+        self.database.write(|tx| {
+            let sql = "UPDATE component SET shown_as = ?2 WHERE key = ?1";
+            run(tx, sql, params![key.as_bytes(), name])?;
+            keep_anchor(tx, head)
+        })
+    }
+
+    /// Everybody who is enrolled.
+    pub(crate) fn components(&self) -> Result<Vec<Component>, Error> {
+        let rows = self.database.read(|connection| {
+            let mut statement = connection
+                .prepare("SELECT key, kind, name, granted, signature, shown_as, enrolled_ms FROM component")?;
             let rows = statement.query_map([], |row| {
                 Ok(Row {
                     key: row.get(0)?,
@@ -140,6 +277,8 @@ impl System {
                     name: row.get(2)?,
                     granted: row.get(3)?,
                     signature: row.get(4)?,
+                    shown_as: row.get(5)?,
+                    enrolled_ms: row.get(6)?,
                 })
             })?;
             Ok(rows.collect::<Result<Vec<Row>, _>>()?)
@@ -154,17 +293,40 @@ struct Row {
     name: String,
     granted: Vec<u8>,
     signature: [u8; 64],
+    shown_as: Option<String>,
+    enrolled_ms: i64,
+}
+
+/// An enrolled identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Component {
+    /// Who it is.
+    pub identity: Identity,
+    /// What it may do, to be verified.
+    pub grant: SignedGrant,
+    /// What the owner calls it.
+    pub shown_as: Option<String>,
+    /// When it was enrolled, in milliseconds since 1970.
+    pub enrolled_ms: u64,
 }
 
 impl Row {
-    fn decode(self) -> Result<(Identity, SignedGrant), Error> {
-        let identity = || -> Result<Identity, aico_crypto::Error> {
-            let (kind, name) = (ComponentKind::from_text(&self.kind)?, Name::parse(&self.name)?);
-            Ok(Identity::new(kind, PublicKey::parse(&self.key)?, name))
-        };
-        let identity = identity().map_err(|_| Error::damaged(WHAT, "an enrolled identity does not decode"))?;
-        Ok((identity, SignedGrant { bytes: self.granted, signature: self.signature }))
+    fn decode(self) -> Result<Component, Error> {
+        Ok(Component {
+            identity: decode_identity(&self.key, &self.kind, &self.name)?,
+            grant: SignedGrant { bytes: self.granted, signature: self.signature },
+            shown_as: self.shown_as,
+            enrolled_ms: self.enrolled_ms.cast_unsigned(),
+        })
     }
+}
+
+fn decode_identity(key: &[u8; 32], kind: &str, name: &str) -> Result<Identity, Error> {
+    let identity = || -> Result<Identity, aico_crypto::Error> {
+        let (kind, name) = (ComponentKind::from_text(kind)?, Name::parse(name)?);
+        Ok(Identity::new(kind, PublicKey::parse(key)?, name))
+    };
+    identity().map_err(|_| Error::damaged(WHAT, "an enrolled identity does not decode"))
 }
 
 /// Keeps the newest head of the audit log beside the data, so that a cut of the log is noticed.
@@ -187,16 +349,53 @@ pub(crate) fn kept_anchor(database: &Database) -> Result<Option<Head>, Error> {
     })
 }
 
+/// The owner's space key. A new root key that was stopped between the header and here is finished, one that did not
+/// reach the header is forgotten.
 fn owner_space(database: &Database, vault: &VaultId, root: &RootKey) -> Result<(SpaceId, SpaceKey), Error> {
-    let (id, epoch, wrapped) = database.read(|connection| {
-        let sql = "SELECT id, epoch, wrapped FROM space WHERE kind = 'owner'";
+    let (id, epoch, wrapped, next) = database.read(|connection| {
+        let sql = "SELECT id, epoch, wrapped, wrapped_next FROM space WHERE kind = 'owner'";
         Ok(connection.query_row(sql, [], |row| {
-            Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, u32>(1)?, row.get::<_, Vec<u8>>(2)?))
+            Ok((row.get(0)?, row.get::<_, u32>(1)?, row.get::<_, Vec<u8>>(2)?, row.get::<_, Option<Vec<u8>>>(3)?))
         })?)
     })?;
     let id = SpaceId::from_bytes(id);
-    let key = root.unwrap_space(&wrapped, &space_place(vault, &id, epoch));
-    Ok((id, key.map_err(|_| missing("owner's space"))?))
+    let open = |wrapped: &[u8]| root.unwrap_space(wrapped, &space_place(vault, &id, epoch));
+    match (open(&wrapped), next) {
+        (Ok(key), None) => Ok((id, key)),
+        (Ok(key), Some(_)) => {
+            forget_next_root(database)?;
+            Ok((id, key))
+        }
+        (Err(_), Some(next)) => {
+            let key = open(&next).map_err(|_| missing("owner's space"))?;
+            commit_root(database)?;
+            Ok((id, key))
+        }
+        (Err(_), None) => Err(missing("owner's space")),
+    }
+}
+
+fn commit_root(database: &Database) -> Result<(), Error> {
+    database.write(|tx| {
+        run(tx, "UPDATE space SET wrapped = wrapped_next, wrapped_next = NULL WHERE wrapped_next IS NOT NULL", [])?;
+        let sql = "UPDATE secret SET wrapped = (SELECT wrapped FROM secret WHERE name = 'device.next')
+                   WHERE name = 'device' AND EXISTS (SELECT 1 FROM secret WHERE name = 'device.next')";
+        run(tx, sql, [])?;
+        run(tx, "DELETE FROM secret WHERE name = 'device.next'", [])
+    })
+}
+
+fn forget_next_root(database: &Database) -> Result<(), Error> {
+    database.write(|tx| {
+        run(tx, "UPDATE space SET wrapped_next = NULL", [])?;
+        run(tx, "DELETE FROM secret WHERE name = 'device.next'", [])
+    })
+}
+
+fn locked_key(database: &Database, vault: &VaultId, space: &SpaceKey) -> Result<Option<LockedKey>, Error> {
+    let wrapped = secret(database, "locked")?;
+    let open = |wrapped: Vec<u8>| space.unwrap_locked(&wrapped, &place(vault, "locked"));
+    wrapped.map(open).transpose().map_err(|_| missing("locked"))
 }
 
 fn secret(database: &Database, name: &str) -> Result<Option<Vec<u8>>, Error> {

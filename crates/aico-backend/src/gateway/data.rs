@@ -1,28 +1,35 @@
 //! Values: streamed in and out in constant memory.
 
 use aico_net::{ABANDONED, Error as NetError};
-use aico_policy::{Action, Capability, Permit, Principal, Resource};
-use aico_proto::message::{DoneAnswer, Failure, GetAnswer, ListAnswer, ListEntry, Part, PartKind, PutAnswer};
+use aico_policy::{Action, Capability, Permit, Resource};
+use aico_proto::message::{
+    CategoryEntry, DoneAnswer, Failure, GetAnswer, InventoryAnswer, ListAnswer, ListEntry, Part, PartKind, PutAnswer,
+};
 use aico_vault::Put;
 use tokio::task::block_in_place;
 
-use crate::access::{now_ms, on_value, permit};
+use crate::access::{now_ms, on_value, permit, system_permit};
 use crate::backend::Running;
 use crate::error::{bad_request, failure};
 use crate::gateway::Line;
+use crate::sessions::Caller;
 
 /// Entries on one page of a list: with the longest paths a page stays below a record's limit for JSON.
 const PAGE_ENTRIES: usize = 200;
+/// Categories of one inventory, and readers of a category: what fits into a record's JSON.
+const MAX_CATEGORIES: usize = 50;
+const MAX_READERS: usize = 8;
+const PROTECTION: &str = "SQLCipher (AES-256, HMAC-SHA-512); above 1 MiB AES-256-GCM in chunks of 64 KiB";
 /// JSON bytes of a page's entries.
 const PAGE_BYTES: usize = 48 * 1024;
 
 pub(crate) async fn put(
     running: &Running,
-    principal: &Principal,
+    caller: &Caller,
     path: &str,
     line: &mut Line<'_>,
 ) -> Result<(), NetError> {
-    let begun = block_in_place(|| begin_put(running, principal, path));
+    let begun = block_in_place(|| begin_put(running, caller, path));
     let mut value = match begun {
         Ok(value) => value,
         Err(failure) => return refuse_value(line, &failure).await,
@@ -49,8 +56,8 @@ pub(crate) async fn put(
     }
 }
 
-fn begin_put<'a>(running: &'a Running, principal: &Principal, path: &str) -> Result<Put<'a>, Failure> {
-    let permit = value_permit(running, principal, Action::WriteData, path)?;
+fn begin_put<'a>(running: &'a Running, caller: &Caller, path: &str) -> Result<Put<'a>, Failure> {
+    let permit = value_permit(running, caller, Action::WriteData, path)?;
     running.vault().begin_put(permit, now_ms()).map_err(|error| failure(&error))
 }
 
@@ -68,12 +75,12 @@ async fn refuse_value(line: &mut Line<'_>, failure: &Failure) -> Result<(), NetE
 
 pub(crate) async fn get(
     running: &Running,
-    principal: &Principal,
+    caller: &Caller,
     path: &str,
     line: &mut Line<'_>,
 ) -> Result<(), NetError> {
     let opened = block_in_place(|| {
-        let permit = value_permit(running, principal, Action::ReadData, path)?;
+        let permit = value_permit(running, caller, Action::ReadData, path)?;
         running.vault().get(permit).map_err(|error| failure(&error))
     });
     let mut value = match opened {
@@ -96,13 +103,13 @@ pub(crate) async fn get(
 
 pub(crate) fn list(
     running: &Running,
-    principal: &Principal,
+    caller: &Caller,
     prefix: Option<String>,
     after: Option<String>,
 ) -> Result<ListAnswer, Failure> {
     block_in_place(|| {
         let resource = Resource::Values(prefix.unwrap_or_default());
-        let permit = permit_for(running, principal, Capability::new(Action::ListData, resource))?;
+        let permit = permit(running, caller, Capability::new(Action::ListData, resource))?;
         let found = running.vault().list(permit, after.as_deref(), PAGE_ENTRIES + 1);
         let found = found.map_err(|error| failure(&error))?;
         let mut room = PAGE_BYTES;
@@ -122,18 +129,45 @@ pub(crate) fn list(
     })
 }
 
-pub(crate) fn remove(running: &Running, principal: &Principal, path: &str) -> Result<DoneAnswer, Failure> {
+pub(crate) fn remove(running: &Running, caller: &Caller, path: &str) -> Result<DoneAnswer, Failure> {
     block_in_place(|| {
-        let permit = value_permit(running, principal, Action::RemoveData, path)?;
+        let permit = value_permit(running, caller, Action::RemoveData, path)?;
         running.vault().remove(permit).map_err(|error| failure(&error))?;
         Ok(DoneAnswer {})
     })
 }
 
-fn value_permit(running: &Running, principal: &Principal, action: Action, path: &str) -> Result<Permit, Failure> {
-    permit_for(running, principal, on_value(action, path)?)
+fn value_permit(running: &Running, caller: &Caller, action: Action, path: &str) -> Result<Permit, Failure> {
+    permit(running, caller, on_value(action, path)?)
 }
 
-fn permit_for(running: &Running, principal: &Principal, capability: Capability) -> Result<Permit, Failure> {
-    permit(running.vault(), running.enrolled(), principal, capability)
+/// What is stored, how it is protected, and who may read it.
+pub(crate) fn inventory(running: &Running, caller: &Caller) -> Result<InventoryAnswer, Failure> {
+    block_in_place(|| {
+        let permit = system_permit(running, caller, Action::ReadInventory)?;
+        let stored = running.vault().inventory(permit).map_err(|error| failure(&error))?;
+        let components = running.vault().components().map_err(|error| failure(&error))?;
+        let everybody = running.enrolled().everybody();
+        let mut answer = InventoryAnswer { categories: Vec::new(), more: stored.len() > MAX_CATEGORIES };
+        for category in stored.into_iter().take(MAX_CATEGORIES) {
+            let resource = Resource::Values(format!("{}/", category.name));
+            let read = Capability::new(Action::ReadData, resource);
+            let readers = everybody.iter().filter(|(identity, grant)| grant.covers(identity, &read, now_ms()));
+            let shown = |(identity, _): &(aico_crypto::Identity, _)| {
+                let component = components.iter().find(|component| component.identity == *identity);
+                let name = component.and_then(|component| component.shown_as.clone());
+                let name = name.unwrap_or_else(|| identity.name().as_str().to_owned());
+                format!("{} `{name}`", identity.kind().as_str())
+            };
+            answer.categories.push(CategoryEntry {
+                category: category.name,
+                values: category.values,
+                bytes: category.bytes,
+                files: category.files,
+                protection: PROTECTION.to_owned(),
+                readers: readers.map(shown).take(MAX_READERS).collect(),
+            });
+        }
+        Ok(answer)
+    })
 }

@@ -1,26 +1,35 @@
 //! One connection: requests in, one after another, answers out.
 
+mod config;
 mod data;
+mod export;
+mod identities;
+mod keys;
 mod system;
 
 use std::sync::Arc;
 
-use aico_net::{Error as NetError, Receiver, Sender, Visitor};
+use aico_net::{Error as NetError, Origin, Receiver, Sender, Visitor};
 use aico_policy::Principal;
 use aico_proto::message::{Failure, FailureCode, Part, PartKind, Request, from_json, to_json};
 use aico_proto::{CloseReason, Peer, UnenrolledPeer};
 use serde::Serialize;
 
-use crate::backend::Running;
+use crate::backend::{End, Running};
 use crate::error::bad_request;
+use crate::sessions::Caller;
 
 /// Serves one visitor until it leaves, breaks the protocol, or the backend stops.
 pub(crate) async fn serve(running: Arc<Running>, mut visitor: Visitor) {
-    let peer = visitor.stream.peer.clone();
+    let _listed = running.list(&visitor);
+    let (peer, origin) = (visitor.stream.peer.clone(), visitor.origin);
     let mut line = Line { sender: &mut visitor.stream.sender, receiver: &mut visitor.stream.receiver };
     let ended = match &peer {
-        Peer::Authenticated(peer) => serve_requests(&running, &Principal::from_peer(peer), &mut line).await,
-        Peer::Unenrolled(peer) => serve_unenrolled(&running, peer, &mut line).await,
+        Peer::Authenticated(peer) => {
+            let mut caller = Caller::new(Principal::from_peer(peer), origin);
+            serve_requests(&running, &mut caller, &mut line).await
+        }
+        Peer::Unenrolled(peer) => serve_unenrolled(&running, peer, origin, &mut line).await,
     };
     let reason = match ended {
         Ok(reason) => reason,
@@ -45,11 +54,7 @@ impl Line<'_> {
     }
 }
 
-async fn serve_requests(
-    running: &Running,
-    principal: &Principal,
-    line: &mut Line<'_>,
-) -> Result<CloseReason, NetError> {
+async fn serve_requests(running: &Running, caller: &mut Caller, line: &mut Line<'_>) -> Result<CloseReason, NetError> {
     let mut stopping = running.stopping();
     loop {
         let plaintext = tokio::select! {
@@ -62,53 +67,99 @@ async fn serve_requests(
             line.fail(&bad_request("this is not a request that this version knows")).await?;
             return Ok(CloseReason::Protocol);
         };
-        handle(running, principal, request, line).await?;
+        handle(running, caller, request, line).await?;
     }
 }
 
 async fn handle(
     running: &Running,
-    principal: &Principal,
+    caller: &mut Caller,
     request: Request,
     line: &mut Line<'_>,
 ) -> Result<(), NetError> {
     match request {
-        Request::DataPut { path } => data::put(running, principal, &path, line).await,
-        Request::DataGet { path } => data::get(running, principal, &path, line).await,
-        Request::DataList { prefix, after } => reply(line, data::list(running, principal, prefix, after)).await,
-        Request::DataRemove { path } => reply(line, data::remove(running, principal, &path)).await,
-        Request::Status {} => reply(line, system::status(running, principal)).await,
-        Request::AuditTail { count } => reply(line, system::audit_tail(running, principal, count)).await,
-        Request::AuditAnchor {} => reply(line, system::audit_anchor(running, principal)).await,
-        Request::IdentityPending {} => reply(line, system::pending(running, principal)).await,
-        Request::IdentityApprove { fingerprint } => {
-            reply(line, system::approve(running, principal, &fingerprint)).await
+        Request::DataPut { path } => data::put(running, caller, &path, line).await,
+        Request::DataGet { path } => data::get(running, caller, &path, line).await,
+        Request::DataExport {} => export::export(running, caller, line).await,
+        Request::DataList { prefix, after } => reply(line, data::list(running, caller, prefix, after)).await,
+        Request::DataRemove { path } => reply(line, data::remove(running, caller, &path)).await,
+        Request::DataInventory {} => reply(line, data::inventory(running, caller)).await,
+        Request::Status {} => system::status(running, caller, line).await,
+        Request::Connections {} => reply(line, system::connections(running, caller)).await,
+        Request::AuditTail { count } => reply(line, system::audit_tail(running, caller, count)).await,
+        Request::AuditAnchor {} => reply(line, system::audit_anchor(running, caller)).await,
+        Request::Auth { proof, keep } => reply(line, keys::authenticate(running, caller, &proof, keep).await).await,
+        Request::Confirm {} => reply(line, keys::confirm(caller)).await,
+        Request::SessionStatus {} => reply(line, keys::session(running, caller)).await,
+        Request::SessionEnd {} => reply(line, keys::end_session(running, caller)).await,
+        Request::KeysSlots {} => reply(line, keys::slots(running, caller)).await,
+        Request::KeysSetPassword { password } => {
+            reply(line, keys::set_password(running, caller, &password).await).await
         }
-        Request::IdentityDeny { fingerprint } => reply(line, system::deny(running, principal, &fingerprint)).await,
-        Request::SystemStop {} => {
-            let answer = system::stop(running, principal);
-            let allowed = answer.is_ok();
-            reply(line, answer).await?;
-            if allowed {
-                running.stop();
-            }
+        Request::KeysChangePassword { old, new, rotate } => {
+            reply(line, keys::change_password(running, caller, (&old, &new), rotate).await).await
+        }
+        Request::KeysRecovery { code } => reply(line, keys::put_recovery(running, caller, &code)).await,
+        Request::KeysRecover { code, password } => {
+            reply(line, keys::recover(running, caller, &code, &password).await).await
+        }
+        Request::KeysAddSlot { kind } => reply(line, keys::add_slot(running, caller, &kind)).await,
+        Request::KeysRemoveSlot { slot } => reply(line, keys::remove_slot(running, caller, slot)).await,
+        Request::KeysClearStored {} => reply(line, keys::clear_stored(running, caller)).await,
+        Request::Lock {} => reply_and_end(running, line, keys::lock(running, caller), End::Locked).await,
+        Request::Unlock { .. } => line.fail(&bad_request("the vault is not locked")).await,
+        Request::IdentityPending {} => reply(line, identities::pending(running, caller)).await,
+        Request::IdentityApprove { fingerprint } => {
+            reply(line, identities::approve(running, caller, &fingerprint)).await
+        }
+        Request::IdentityDeny { fingerprint } => reply(line, identities::deny(running, caller, &fingerprint)).await,
+        Request::IdentityList {} => reply(line, identities::list(running, caller)).await,
+        Request::IdentityAdd { kind, name, key } => {
+            reply(line, identities::add(running, caller, &kind, &name, &key)).await
+        }
+        Request::IdentityRename { fingerprint, name } => {
+            reply(line, identities::rename(running, caller, &fingerprint, &name)).await
+        }
+        Request::IdentityRevoke { fingerprint } => {
+            let revoked = identities::revoke(running, caller, &fingerprint);
+            let key = revoked.as_ref().ok().copied();
+            reply(line, revoked.map(|_| aico_proto::message::DoneAnswer {})).await?;
+            key.iter().for_each(|key| running.cut_identity(key));
             Ok(())
         }
+        Request::ConfigShow {} => reply(line, config::show(running, caller)).await,
+        Request::ConfigAccept { sum } => reply(line, config::accept(running, caller, &sum)).await,
+        Request::SystemStop {} => reply_and_end(running, line, system::stop(running, caller), End::Stopped).await,
         Request::Enrol {} => line.fail(&bad_request("this identity is enrolled already")).await,
     }
 }
 
-async fn reply(line: &mut Line<'_>, answer: Result<impl Serialize, Failure>) -> Result<(), NetError> {
+pub(crate) async fn reply(line: &mut Line<'_>, answer: Result<impl Serialize, Failure>) -> Result<(), NetError> {
     match answer {
         Ok(answer) => line.answer(&answer).await,
         Err(failure) => line.fail(&failure).await,
     }
 }
 
+async fn reply_and_end(
+    running: &Running,
+    line: &mut Line<'_>,
+    answer: Result<impl Serialize, Failure>,
+    end: End,
+) -> Result<(), NetError> {
+    let allowed = answer.is_ok();
+    reply(line, answer).await?;
+    if allowed {
+        running.end(end);
+    }
+    Ok(())
+}
+
 /// Somebody unenrolled may ask to be enrolled, once; anything else is denied, recorded, and ends the channel.
 async fn serve_unenrolled(
     running: &Running,
     peer: &UnenrolledPeer,
+    origin: Origin,
     line: &mut Line<'_>,
 ) -> Result<CloseReason, NetError> {
     let first = Part::parse(line.receiver.receive().await?)?;
@@ -120,7 +171,7 @@ async fn serve_unenrolled(
         line.fail(&Failure { code: FailureCode::Denied, message, hint }).await?;
         return Ok(CloseReason::Protocol);
     }
-    running.record("enrol.asked", peer.identity().kind().as_str());
+    running.record("enrol.asked", &format!("{}, {origin}", peer.identity().kind().as_str()));
     let waiting = running.waiting().clone();
     let mut stopping = running.stopping();
     let decided = {
@@ -138,7 +189,6 @@ async fn serve_unenrolled(
 /// What the other side is told when a connection ends badly.
 fn close_reason(error: &NetError) -> CloseReason {
     match error {
-        // A CLOSE is answered with the same reason.
         NetError::Closed(reason) => *reason,
         NetError::Channel(error) => CloseReason::for_error(error),
         _ => CloseReason::Protocol,

@@ -5,10 +5,10 @@ use std::cell::RefCell;
 
 use aico_crypto::{ComponentKind, GrantKey, Identity, IdentitySecret, Name, OsRandom};
 use aico_policy::{
-    Action, AuditSink, Capability, DataPath, Error, Event, Grant, Principal, Receipt, Resource, SignedGrant, What,
-    decide,
+    Action, AuditSink, Capability, Circumstances, DataPath, Error, Event, Grant, Missing, Need, Presence, Principal,
+    Receipt, Resource, SignedGrant, What, decide, may_connect,
 };
-use aico_proto::LocalIdentity;
+use aico_proto::{Fresh, Initiator, LocalIdentity, Peer, Responder, Standing, Terms, Trust};
 use proptest::prelude::*;
 
 /// A log in memory: decisions are recorded for real, only not on disk.
@@ -34,6 +34,31 @@ fn read(path: &str) -> Capability {
     Capability::new(Action::ReadData, Resource::Value(DataPath::parse(path).unwrap()))
 }
 
+fn at(now_ms: u64) -> Circumstances {
+    Circumstances { now_ms, ..Circumstances::default() }
+}
+
+struct Everybody;
+
+impl Trust for Everybody {
+    fn standing(&self, _identity: &Identity) -> Standing {
+        Standing::Enrolled
+    }
+}
+
+/// A principal as a handshake makes it.
+fn peer(client: &LocalIdentity) -> Principal {
+    let server = local(ComponentKind::Backend);
+    let fresh = |me: &LocalIdentity| Fresh::make(&me.hedge_key(), &OsRandom, &[0; 16], 0).unwrap();
+    let (initiator, hello) = Initiator::start(server.identity().clone(), fresh(client), Terms::default());
+    let (responder, reply) = Responder::on_hello(&server, &hello, fresh(&server), Terms::default()).unwrap();
+    let (_, finish) = initiator.on_reply(client, &reply).unwrap();
+    match responder.on_finish(&finish, &Everybody).unwrap().peer {
+        Peer::Authenticated(peer) => Principal::from_peer(&peer),
+        Peer::Unenrolled(_) => unreachable!(),
+    }
+}
+
 fn capability(action: Action) -> Capability {
     Capability::new(action, Resource::System)
 }
@@ -43,7 +68,7 @@ fn without_a_grant_everything_is_denied_and_recorded() {
     let (log, local) = (Memory::default(), local(ComponentKind::Cli));
     let principal = Principal::from_own_identity(&local);
     for action in Action::ALL.into_iter().filter(|a| *a != Action::Enrol) {
-        let denied = decide(&principal, &[], capability(action), 5).record(&log).unwrap().unwrap_err();
+        let denied = decide(&principal, &[], capability(action), &at(5)).record(&log).unwrap().unwrap_err();
         assert!(denied.reason.contains(action.as_str()), "{}", denied.reason);
     }
     assert_eq!(log.0.borrow().len(), Action::ALL.len() - 1);
@@ -55,22 +80,82 @@ fn a_permit_names_what_was_recorded() {
     let (log, local) = (Memory::default(), local(ComponentKind::Cli));
     let principal = Principal::from_own_identity(&local);
     let grant = Grant::for_enrolment(local.identity(), 1);
-    let permit = decide(&principal, &[grant], read("notes/a"), 5).record(&log).unwrap().unwrap();
+    let permit = decide(&principal, &[grant], read("notes/a"), &at(5)).record(&log).unwrap().unwrap();
     assert_eq!(*permit.event(), log.0.borrow()[0]);
     assert_eq!(*permit.capability(), read("notes/a"));
     assert_eq!(permit.receipt().index, 0);
 }
 
+/// Every action of every kind of component: what is not in this table is denied.
 #[test]
-fn kinds_get_what_they_need() {
-    let may = |kind, action| {
+fn each_kind_is_able_to_its_part_only() {
+    use Action::*;
+    use ComponentKind::*;
+    let frontend = [ReadData, WriteData, ListData, RemoveData, ReadStatus];
+    let studio = [ReadStatus, ReadAudit, ListData, ReadInventory, ReadConfig];
+    let table: [(ComponentKind, &[Action]); 5] =
+        [(Cli, &Action::ALL), (Frontend, &frontend), (Studio, &studio), (Plugin, &[]), (Backend, &[])];
+    for (kind, allowed) in table {
         let local = local(kind);
-        Grant::for_enrolment(local.identity(), 1).covers(local.identity(), &capability(action), 2)
+        let (log, principal) = (Memory::default(), peer(&local));
+        let grants = [Grant::for_enrolment(local.identity(), 1)];
+        assert!(grants[0].is_of_enrolment(kind));
+        for action in Action::ALL {
+            let around = Circumstances { presence: Presence::Fresh, protected: true, now_ms: 2 };
+            let decided = decide(&principal, &grants, capability(action), &around).record(&log).unwrap();
+            assert_eq!(decided.is_ok(), allowed.contains(&action), "{kind:?} {action:?}");
+        }
+    }
+}
+
+/// The channels of the system, and no others.
+#[test]
+fn each_kind_has_business_with_these_only() {
+    use ComponentKind::*;
+    let channels = [(Frontend, Backend), (Cli, Backend), (Studio, Backend), (Plugin, Backend), (Cli, Studio)];
+    for initiator in [Backend, Frontend, Cli, Studio, Plugin] {
+        for responder in [Backend, Frontend, Cli, Studio, Plugin] {
+            let wanted = channels.contains(&(initiator, responder));
+            assert_eq!(may_connect(initiator, responder), wanted, "{initiator:?} to {responder:?}");
+        }
+    }
+}
+
+/// What the owner's tool may do in each state: no password and nobody there, a typed word, a session, the password.
+#[test]
+fn sensitive_actions_need_the_owner() {
+    let local = local(ComponentKind::Cli);
+    let (log, principal) = (Memory::default(), peer(&local));
+    let grants = [Grant::for_enrolment(local.identity(), 1)];
+    let missing = |action, protected, presence| {
+        let around = Circumstances { presence, protected, now_ms: 2 };
+        let decided = decide(&principal, &grants, capability(action), &around).record(&log).unwrap();
+        decided.map(drop).map_err(|denied| denied.missing.unwrap())
     };
-    assert!(may(ComponentKind::Cli, Action::Stop) && may(ComponentKind::Cli, Action::Enrol));
-    assert!(may(ComponentKind::Frontend, Action::WriteData) && !may(ComponentKind::Frontend, Action::Enrol));
-    assert!(may(ComponentKind::Studio, Action::ReadAudit) && !may(ComponentKind::Studio, Action::ReadData));
-    assert!(Action::ALL.into_iter().all(|a| !may(ComponentKind::Plugin, a) && !may(ComponentKind::Backend, a)));
+    use Missing::{Authentication, Confirmation};
+    use Presence::{Confirmed, Fresh, Session, Unknown};
+    for action in Action::ALL {
+        let results = [
+            missing(action, false, Unknown),
+            missing(action, false, Confirmed),
+            missing(action, true, Unknown),
+            missing(action, true, Confirmed),
+            missing(action, true, Session),
+            missing(action, true, Fresh),
+        ];
+        let (word, password) = (Err(Confirmation), Err(Authentication));
+        let wanted = match action.need() {
+            Need::Nothing => [Ok(()); 6],
+            Need::Session => [Ok(()), Ok(()), password, password, Ok(()), Ok(())],
+            Need::Fresh => [word, Ok(()), password, password, password, Ok(())],
+        };
+        assert_eq!(results, wanted, "{action:?}");
+    }
+    let fresh = Action::ALL.into_iter().filter(|action| action.need() == Need::Fresh);
+    assert_eq!(
+        fresh.collect::<Vec<_>>(),
+        [Action::ExportData, Action::Enrol, Action::ManageKeys, Action::AcceptConfig]
+    );
 }
 
 #[test]

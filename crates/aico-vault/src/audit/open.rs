@@ -86,9 +86,12 @@ fn read_names_and_checkpoint(disk: &Disk, names: &Names) -> Result<SignedHead, E
 fn read_header(bytes: &[u8], log_id: LogId) -> Result<u64, Error> {
     const KNOWN: u8 = 1;
     match tail::format_of(bytes) {
-        Some(found) if found > KNOWN => {
-            Err(Error::Newer { what: "the audit log's tail".into(), found: found.into(), known: KNOWN.into() })
-        }
+        Some(found) if found > KNOWN => Err(Error::Newer {
+            what: "the audit log's tail".into(),
+            found: found.into(),
+            known: KNOWN.into(),
+            needs: None,
+        }),
         _ => tail::parse_header(bytes, log_id).map_err(|what| damaged(Place::Tail, &format!("it {what}"))),
     }
 }

@@ -3,18 +3,22 @@
 
 use aico_crypto::{DIGEST_BYTES, digest};
 
-use super::slot::{Slot, SlotId, SlotKind, SlotWrap};
+use super::slot::{Slot, SlotId, SlotKind, WrappedRoot};
 use super::{Header, MAX_HEADER_BYTES, MAX_PARAMETER_BYTES, MAX_SLOTS, SpaceId, VaultId, WHAT, WrappedSpace, damaged};
 use crate::Error;
 
 const MAGIC: &[u8; 8] = b"AICOVLT1";
 /// The format that this version writes.
-const FORMAT: u16 = 1;
-/// Magic, format and the length of the body.
-const FRONT_BYTES: usize = 8 + 2 + 4;
+pub(super) const FORMAT: u16 = 2;
+/// The first format; it does not say which program it needs.
+const FIRST_FORMAT: u16 = 1;
+/// The oldest version of this program that reads what this one writes.
+const NEEDS: [u16; 3] = [0, 2, 0];
 const AUTHENTICATOR_BYTES: usize = 32;
 /// The flag of a recovery code that its owner has typed back.
 const RECOVERY_CONFIRMED: u8 = 1;
+/// The flag of a vault that its owner has locked.
+const LOCKED: u8 = 2;
 
 impl Header {
     /// The file's bytes.
@@ -29,7 +33,10 @@ impl Header {
     pub(super) fn authenticated_bytes(&self) -> Vec<u8> {
         let body = self.encode_body();
         let mut out = MAGIC.to_vec();
-        out.extend_from_slice(&FORMAT.to_be_bytes());
+        out.extend_from_slice(&self.format.to_be_bytes());
+        if self.format > FIRST_FORMAT {
+            NEEDS.iter().for_each(|part| out.extend_from_slice(&part.to_be_bytes()));
+        }
         out.extend_from_slice(&(body.len() as u32).to_be_bytes());
         out.extend_from_slice(&body);
         let checksum = digest(&out);
@@ -40,7 +47,8 @@ impl Header {
     fn encode_body(&self) -> Vec<u8> {
         let mut out = self.vault.as_bytes().to_vec();
         out.extend_from_slice(&self.revision.to_be_bytes());
-        out.push(if self.recovery_confirmed { RECOVERY_CONFIRMED } else { 0 });
+        let flag = |set, bit| if set { bit } else { 0 };
+        out.push(flag(self.recovery_confirmed, RECOVERY_CONFIRMED) | flag(self.locked, LOCKED));
         out.extend_from_slice(&self.created_ms.to_be_bytes());
         out.extend_from_slice(self.system.id.as_bytes());
         out.extend_from_slice(&self.system.epoch.to_be_bytes());
@@ -56,9 +64,9 @@ impl Header {
     ///
     /// The authenticator is not checked here: that takes the root key ([`Header::unlock`]).
     pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
-        let (body, authenticator) = check_frame(bytes)?;
-        let mut rest = Reader(body);
-        let header = decode_body(&mut rest, authenticator)?;
+        let frame = check_frame(bytes)?;
+        let mut rest = Reader(frame.body);
+        let header = decode_body(&mut rest, &frame)?;
         if !rest.0.is_empty() {
             return Err(damaged("something follows the last slot"));
         }
@@ -67,8 +75,14 @@ impl Header {
     }
 }
 
-/// Length, magic, checksum and format, in the order that names the fault best; gives the body and the authenticator.
-fn check_frame(bytes: &[u8]) -> Result<(&[u8], [u8; AUTHENTICATOR_BYTES]), Error> {
+struct Frame<'a> {
+    format: u16,
+    body: &'a [u8],
+    authenticator: [u8; AUTHENTICATOR_BYTES],
+}
+
+/// Length, magic, checksum and format, in the order that names the fault best.
+fn check_frame(bytes: &[u8]) -> Result<Frame<'_>, Error> {
     if bytes.len() > MAX_HEADER_BYTES {
         return Err(damaged("it is larger than 64 KiB"));
     }
@@ -80,67 +94,82 @@ fn check_frame(bytes: &[u8]) -> Result<(&[u8], [u8; AUTHENTICATOR_BYTES]), Error
     if digest(summed) != *checksum {
         return Err(damaged("its checksum does not match"));
     }
-    let (front, body) = summed.split_at_checked(FRONT_BYTES).ok_or_else(cut)?;
-    let mut front = Reader(front);
-    let _magic: [u8; 8] = front.take()?;
-    let format = front.u16()?;
-    if format > FORMAT {
-        return Err(Error::Newer { what: WHAT.into(), found: format.into(), known: FORMAT.into() });
+    let mut rest = Reader(summed);
+    let _magic: [u8; 8] = rest.take()?;
+    let format = rest.u16()?;
+    if format > FIRST_FORMAT {
+        let needs = [rest.u16()?, rest.u16()?, rest.u16()?];
+        if format > FORMAT {
+            let needs = needs.map(|part| part.to_string()).join(".");
+            return Err(Error::Newer {
+                what: WHAT.into(),
+                found: format.into(),
+                known: FORMAT.into(),
+                needs: Some(needs),
+            });
+        }
+        if needs != NEEDS {
+            return Err(damaged("it needs a version that never wrote it"));
+        }
     }
-    if format != FORMAT || front.u32()? as usize != body.len() {
+    if format < FIRST_FORMAT || rest.u32()? as usize != rest.0.len() {
         return Err(damaged("its format or length is not one that was ever written"));
     }
-    Ok((body, *authenticator))
+    Ok(Frame { format, body: rest.0, authenticator: *authenticator })
 }
 
-fn decode_body(rest: &mut Reader<'_>, authenticator: [u8; AUTHENTICATOR_BYTES]) -> Result<Header, Error> {
+fn decode_body(rest: &mut Reader<'_>, frame: &Frame<'_>) -> Result<Header, Error> {
+    let (vault, revision, flags) = (VaultId::from_bytes(rest.take()?), rest.u64()?, rest.u8()?);
+    let known = if frame.format == FIRST_FORMAT { RECOVERY_CONFIRMED } else { RECOVERY_CONFIRMED | LOCKED };
+    if flags & !known != 0 {
+        return Err(damaged("it has an unknown flag"));
+    }
     Ok(Header {
-        vault: VaultId::from_bytes(rest.take()?),
-        revision: rest.u64()?,
-        recovery_confirmed: decode_flags(rest.u8()?)?,
+        format: frame.format,
+        vault,
+        revision,
+        recovery_confirmed: flags & RECOVERY_CONFIRMED != 0,
+        locked: flags & LOCKED != 0,
         created_ms: rest.u64()?,
         system: WrappedSpace { id: SpaceId::from_bytes(rest.take()?), epoch: rest.u32()?, wrapped_key: rest.take()? },
-        slots: decode_slots(rest)?,
-        authenticator,
+        slots: decode_slots(rest, frame.format)?,
+        authenticator: frame.authenticator,
     })
 }
 
-fn decode_flags(flags: u8) -> Result<bool, Error> {
-    match flags {
-        0 => Ok(false),
-        RECOVERY_CONFIRMED => Ok(true),
-        _ => Err(damaged("it has an unknown flag")),
-    }
-}
-
-fn decode_slots(rest: &mut Reader<'_>) -> Result<Vec<Slot>, Error> {
+fn decode_slots(rest: &mut Reader<'_>, format: u16) -> Result<Vec<Slot>, Error> {
     let count = usize::from(rest.u8()?);
     if !(1..=MAX_SLOTS).contains(&count) {
         return Err(damaged("it does not have 1 to 16 slots"));
     }
-    (0..count).map(|_| decode_slot(rest)).collect()
+    (0..count).map(|_| decode_slot(rest, format)).collect()
 }
 
 fn encode_slot(slot: &Slot, out: &mut Vec<u8>) {
-    out.extend_from_slice(&[slot.kind.to_byte(), slot.id.0, slot.wrap.to_byte()]);
+    out.extend_from_slice(&[slot.kind.to_byte(), slot.id.0, slot.root.code()]);
     out.extend_from_slice(&slot.created_ms.to_be_bytes());
     out.extend_from_slice(&(slot.parameters.len() as u16).to_be_bytes());
     out.extend_from_slice(&slot.parameters);
     out.extend_from_slice(&slot.check);
     out.extend_from_slice(&slot.exchange);
-    out.extend_from_slice(&slot.wrapped_root);
+    out.extend_from_slice(slot.root.bytes());
 }
 
-fn decode_slot(rest: &mut Reader<'_>) -> Result<Slot, Error> {
+fn decode_slot(rest: &mut Reader<'_>, format: u16) -> Result<Slot, Error> {
+    let kind = SlotKind::from_byte(rest.u8()?).ok_or_else(|| damaged("a slot has an unknown kind"))?;
+    let (id, wrap) = (SlotId(rest.u8()?), rest.u8()?);
     Ok(Slot {
-        kind: SlotKind::from_byte(rest.u8()?).ok_or_else(|| damaged("a slot has an unknown kind"))?,
-        id: SlotId(rest.u8()?),
-        wrap: SlotWrap::from_byte(rest.u8()?).ok_or_else(|| damaged("a slot has an unknown wrap"))?,
+        kind,
+        id,
         created_ms: rest.u64()?,
         parameters: decode_parameters(rest)?,
         check: rest.take()?,
         exchange: rest.take()?,
-        wrapped_root: rest.take()?,
+        root: match wrap {
+            0 => WrappedRoot::UnderSlotKey(rest.take()?),
+            1 if format > FIRST_FORMAT => WrappedRoot::SealedToSlot(rest.take()?),
+            _ => return Err(damaged("a slot has an unknown wrap")),
+        },
     })
 }
 

@@ -26,6 +26,8 @@ pub const MAX_HEADER_BYTES: usize = 64 * 1024;
 const MAX_SLOTS: usize = 16;
 
 const WHAT: &str = "the vault's header";
+const KEY_FILE_STAYS: &str =
+    "without a key file, a password or a recovery code a reset keyring would lose the vault: one of the three stays";
 
 /// The system space, for a header to be made.
 #[derive(Debug)]
@@ -52,9 +54,11 @@ struct WrappedSpace {
 /// on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
+    format: u16,
     vault: VaultId,
     revision: u64,
     recovery_confirmed: bool,
+    locked: bool,
     created_ms: u64,
     system: WrappedSpace,
     slots: Vec<Slot>,
@@ -76,9 +80,11 @@ impl Header {
         let wrapped_key = root.wrap_space(system.key, &context, random)?;
         let make_slot = |new| Slot::make(&vault, new, created_ms, root, random);
         let mut header = Self {
+            format: bytes::FORMAT,
             vault,
             revision: 1,
             recovery_confirmed: false,
+            locked: false,
             created_ms,
             system: WrappedSpace { id: system.id, epoch: system.epoch, wrapped_key },
             slots: slots.iter().map(make_slot).collect::<Result<_, _>>()?,
@@ -123,14 +129,15 @@ impl Header {
     /// Refused for the last durable slot, and for the last key file while no password and no confirmed recovery code
     /// stands behind it.
     pub fn remove_slot(&mut self, root: &RootKey, id: SlotId) -> Result<(), Error> {
-        let removed = self.slot(id)?.kind();
+        self.slot(id)?;
         self.change(root, |next| {
             next.slots.retain(|slot| slot.id() != id);
             if !next.slots.iter().any(|slot| next.is_durable(slot)) {
-                return Err(Error::Misuse("the last durable slot cannot be removed"));
+                return Err(Error::Refused("the last slot cannot be removed: nothing would open the vault"));
             }
-            if removed == SlotKind::KeyFile && !next.has(SlotKind::KeyFile) && !next.is_held_by_a_person() {
-                return Err(Error::Misuse("the key file stays until there is a password or a confirmed recovery code"));
+            next.recovery_confirmed &= next.has(SlotKind::RecoveryCode);
+            if !next.has(SlotKind::KeyFile) && !next.is_held_by_a_person() {
+                return Err(Error::Refused(KEY_FILE_STAYS));
             }
             Ok(())
         })
@@ -139,6 +146,92 @@ impl Header {
     /// Authenticates the header anew under the next revision, with nothing else changed.
     pub fn rewrite(&mut self, root: &RootKey) -> Result<(), Error> {
         self.change(root, |_| Ok(()))
+    }
+
+    /// Puts a slot in the place of the one with its identifier: another secret, the same method.
+    pub fn replace_slot(
+        &mut self,
+        root: &RootKey,
+        new: &NewSlot,
+        created_ms: u64,
+        random: &dyn Random,
+    ) -> Result<(), Error> {
+        if self.slot(new.id)?.kind() != new.kind {
+            return Err(Error::Misuse("a slot keeps its method"));
+        }
+        self.change(root, |next| {
+            let made = Slot::make(&next.vault, new, created_ms, root, random)?;
+            next.slots.iter_mut().filter(|slot| slot.id() == new.id).for_each(|slot| *slot = made.clone());
+            Ok(())
+        })
+    }
+
+    /// Adds the slot of a recovery code that its owner has typed back, in the place of an older one.
+    pub fn put_recovery(
+        &mut self,
+        root: &RootKey,
+        new: &NewSlot,
+        created_ms: u64,
+        random: &dyn Random,
+    ) -> Result<(), Error> {
+        self.change(root, |next| {
+            next.slots.retain(|slot| slot.kind() != SlotKind::RecoveryCode);
+            next.slots.push(Slot::make(&next.vault, new, created_ms, root, random)?);
+            next.recovery_confirmed = true;
+            next.check_slots().map_err(|_| Error::Misuse("a header has 1 to 16 slots with different identifiers"))
+        })
+    }
+
+    /// Notes whether the owner has locked the vault.
+    pub fn set_locked(&mut self, root: &RootKey, locked: bool) -> Result<(), Error> {
+        self.change(root, |next| {
+            next.locked = locked;
+            Ok(())
+        })
+    }
+
+    /// Puts another root key into every slot: wrapped where its secret is among `known`, sealed to its public key
+    /// elsewhere.
+    pub fn rotate(
+        &mut self,
+        old: &RootKey,
+        new: &RootKey,
+        known: &[(SlotId, SlotSecret)],
+        random: &dyn Random,
+    ) -> Result<(), Error> {
+        let key = self.system_space_key(old)?;
+        let mut next = self.clone();
+        next.change(old, |next| {
+            let context = space_context(&next.vault, &next.system.id, next.system.epoch);
+            next.system.wrapped_key = new.wrap_space(&key, &context, random)?;
+            for slot in &mut next.slots {
+                *slot = slot.with_root(&next.vault, new, known, random)?;
+            }
+            Ok(())
+        })?;
+        next.authenticate(new);
+        *self = next;
+        Ok(())
+    }
+
+    /// Wraps the root key under the key of a slot that it was only sealed to; false where there is nothing to do.
+    pub fn rewrap(
+        &mut self,
+        root: &RootKey,
+        id: SlotId,
+        secret: &SlotSecret,
+        random: &dyn Random,
+    ) -> Result<bool, Error> {
+        let slot = self.slot(id)?;
+        if !slot.is_sealed() {
+            return Ok(false);
+        }
+        let wrapped = slot.wrapped(&self.vault, secret, root, random)?;
+        self.change(root, |next| {
+            next.slots.iter_mut().filter(|slot| slot.id() == id).for_each(|slot| *slot = wrapped.clone());
+            Ok(())
+        })?;
+        Ok(true)
     }
 
     /// Opens slot `id` with its secret and checks the whole header under the root key inside.
@@ -180,6 +273,18 @@ impl Header {
     #[must_use]
     pub fn recovery_confirmed(&self) -> bool {
         self.recovery_confirmed
+    }
+
+    /// Whether the owner has locked the vault, so that no start opens it by itself.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.locked
+    }
+
+    /// Whether an older version of this program wrote it.
+    #[must_use]
+    pub fn is_old(&self) -> bool {
+        self.format < bytes::FORMAT
     }
 
     /// The system space's identifier and epoch.
@@ -227,6 +332,7 @@ impl Header {
         self.check_authenticator(root)?;
         let mut next = self.clone();
         edit(&mut next)?;
+        next.format = bytes::FORMAT;
         next.revision = next.revision.checked_add(1).ok_or(Error::Misuse("the header's revision cannot rise"))?;
         next.authenticate(root);
         *self = next;

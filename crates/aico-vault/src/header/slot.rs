@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use aico_crypto::{Random, RootKey, SlotSecret, WRAPPED_BYTES};
+use aico_crypto::{Random, RootKey, SEALED_ROOT_BYTES, SlotSecret, WRAPPED_BYTES, seal_root_to_slot};
 
 use super::{VaultId, damaged};
 use crate::Error;
@@ -14,7 +14,8 @@ pub(super) const EXCHANGE_BYTES: usize = 32;
 /// The most bytes that an unlock method may keep in its slot. Our choice: a sealed TPM object has about 400.
 pub(super) const MAX_PARAMETER_BYTES: usize = 1024;
 
-/// How a slot's secret is kept. This version uses the first two; a header with the others is read and written as it is.
+/// How a slot's secret is kept. This version uses the first four; a header with the others is read and written as it
+/// is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SlotKind {
@@ -67,7 +68,7 @@ impl SlotKind {
     /// Whether this version can make and open such slots.
     #[must_use]
     pub fn is_usable(self) -> bool {
-        matches!(self, Self::KeyFile | Self::SecretService)
+        matches!(self, Self::KeyFile | Self::SecretService | Self::Password | Self::RecoveryCode)
     }
 
     /// Its place on the ladder: more is harder to take together with a copy of the disk.
@@ -97,29 +98,27 @@ impl fmt::Display for SlotKind {
     }
 }
 
-/// How the root key is wrapped in a slot.
+/// The root key in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SlotWrap {
+pub(super) enum WrappedRoot {
     /// Under the slot's key.
-    UnderSlotKey,
-    /// Reserved: sealed to the slot's public key.
-    SealedToSlot,
+    UnderSlotKey([u8; WRAPPED_BYTES]),
+    /// Sealed to the slot's public key, because its secret was not at hand when the root key was made.
+    SealedToSlot([u8; SEALED_ROOT_BYTES]),
 }
 
-impl SlotWrap {
-    pub(super) fn from_byte(byte: u8) -> Option<Self> {
-        match byte {
-            0 => Some(Self::UnderSlotKey),
-            1 => Some(Self::SealedToSlot),
-            _ => None,
+impl WrappedRoot {
+    pub(super) fn code(&self) -> u8 {
+        match self {
+            Self::UnderSlotKey(_) => 0,
+            Self::SealedToSlot(_) => 1,
         }
     }
 
-    pub(super) fn to_byte(self) -> u8 {
+    pub(super) fn bytes(&self) -> &[u8] {
         match self {
-            Self::UnderSlotKey => 0,
-            Self::SealedToSlot => 1,
+            Self::UnderSlotKey(bytes) => bytes,
+            Self::SealedToSlot(bytes) => bytes,
         }
     }
 }
@@ -152,12 +151,11 @@ pub struct NewSlot {
 pub struct Slot {
     pub(super) kind: SlotKind,
     pub(super) id: SlotId,
-    pub(super) wrap: SlotWrap,
     pub(super) created_ms: u64,
     pub(super) parameters: Vec<u8>,
     pub(super) check: [u8; CHECK_BYTES],
     pub(super) exchange: [u8; EXCHANGE_BYTES],
-    pub(super) wrapped_root: [u8; WRAPPED_BYTES],
+    pub(super) root: WrappedRoot,
 }
 
 impl Slot {
@@ -180,12 +178,11 @@ impl Slot {
         Ok(Self {
             kind: new.kind,
             id: new.id,
-            wrap: SlotWrap::UnderSlotKey,
             created_ms,
             parameters: new.parameters.clone(),
             check: key.check_value(),
             exchange: key.exchange_public()?,
-            wrapped_root: key.wrap_root(root, &context, random)?,
+            root: WrappedRoot::UnderSlotKey(key.wrap_root(root, &context, random)?),
         })
     }
 
@@ -199,12 +196,6 @@ impl Slot {
     #[must_use]
     pub fn id(&self) -> SlotId {
         self.id
-    }
-
-    /// How the root key is wrapped.
-    #[must_use]
-    pub fn wrap(&self) -> SlotWrap {
-        self.wrap
     }
 
     /// When the slot was made, in milliseconds since 1970.
@@ -228,7 +219,49 @@ impl Slot {
     /// Whether this version can open the slot.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        self.kind.is_usable() && self.wrap == SlotWrap::UnderSlotKey
+        self.kind.is_usable()
+    }
+
+    /// The same slot with another root key, without its secret.
+    fn resealed(&self, vault: &VaultId, root: &RootKey, random: &dyn Random) -> Result<Self, Error> {
+        let context = context(vault, self.id, self.kind, &self.parameters);
+        let sealed = seal_root_to_slot(&self.exchange, root, &context, random)?;
+        Ok(Self { root: WrappedRoot::SealedToSlot(sealed), ..self.clone() })
+    }
+
+    /// The same slot with the root key under its own key.
+    pub(super) fn wrapped(
+        &self,
+        vault: &VaultId,
+        secret: &SlotSecret,
+        root: &RootKey,
+        random: &dyn Random,
+    ) -> Result<Self, Error> {
+        let context = context(vault, self.id, self.kind, &self.parameters);
+        let key = secret.slot_key(&context);
+        if !key.matches(&self.check) {
+            return Err(Error::Misuse("the secret of another slot"));
+        }
+        Ok(Self { root: WrappedRoot::UnderSlotKey(key.wrap_root(root, &context, random)?), ..self.clone() })
+    }
+
+    /// The same slot with another root key, by its secret if that is `known`.
+    pub(super) fn with_root(
+        &self,
+        vault: &VaultId,
+        root: &RootKey,
+        known: &[(SlotId, SlotSecret)],
+        random: &dyn Random,
+    ) -> Result<Self, Error> {
+        match known.iter().find(|(id, _)| *id == self.id) {
+            Some((_, secret)) => self.wrapped(vault, secret, root, random),
+            None => self.resealed(vault, root, random),
+        }
+    }
+
+    /// Whether the root key should be wrapped anew, now that the secret is at hand.
+    pub(super) fn is_sealed(&self) -> bool {
+        matches!(self.root, WrappedRoot::SealedToSlot(_))
     }
 
     pub(super) fn unwrap_root(&self, vault: &VaultId, secret: &SlotSecret) -> Result<RootKey, Error> {
@@ -238,9 +271,16 @@ impl Slot {
         let context = context(vault, self.id, self.kind, &self.parameters);
         let key = secret.slot_key(&context);
         if !key.matches(&self.check) {
-            return Err(Error::Locked(format!("the secret is not that of {}", self.id)));
+            return Err(match self.kind {
+                SlotKind::Password => Error::WrongPassword,
+                SlotKind::RecoveryCode => Error::WrongCode,
+                _ => Error::Locked(format!("the secret is not that of {}", self.id)),
+            });
         }
-        let root = key.unwrap_root(&self.wrapped_root, &context);
+        let root = match &self.root {
+            WrappedRoot::UnderSlotKey(wrapped) => key.unwrap_root(wrapped, &context),
+            WrappedRoot::SealedToSlot(sealed) => key.open_sealed_root(sealed, &context),
+        };
         root.map_err(|_| damaged(format!("{} does not open under its own secret", self.id)))
     }
 }

@@ -48,8 +48,8 @@ fn no_cut_and_no_flipped_bit_decodes() {
 fn an_altered_header_with_a_good_checksum_does_not_open() {
     let (header, secret) = example();
     let good = header.encode();
-    // Behind magic, format and length; the authenticator's own bytes too.
-    for at in (14..good.len() - 64).chain(good.len() - 32..good.len()) {
+    // Behind magic, format, version and length; the authenticator's own bytes too.
+    for at in (20..good.len() - 64).chain(good.len() - 32..good.len()) {
         let mut bad = good.clone();
         bad[at] ^= 1;
         sum_anew(&mut bad);
@@ -62,16 +62,19 @@ fn an_altered_header_with_a_good_checksum_does_not_open() {
 fn a_newer_format_is_told() {
     let (header, _) = example();
     let mut newer = header.encode();
-    newer[9] = 2;
+    newer[9] = 3;
+    newer[10..16].copy_from_slice(&[0, 9, 0, 8, 0, 7]);
     sum_anew(&mut newer);
-    assert!(matches!(Header::decode(&newer), Err(Error::Newer { found: 2, known: 1, .. })));
+    let error = Header::decode(&newer).unwrap_err();
+    assert!(matches!(&error, Error::Newer { found: 3, known: 2, needs: Some(needs), .. } if needs == "9.8.7"));
+    assert!(error.to_string().contains("needs aico 9.8.7 or newer"), "{error}");
 }
 
 #[test]
 fn the_last_slot_stays_and_changes_count() {
     let (mut header, secret) = example();
     let root = header.unlock(SlotId(1), &secret).unwrap();
-    assert!(matches!(header.remove_slot(&root, SlotId(1)), Err(Error::Misuse(_))));
+    assert!(matches!(header.remove_slot(&root, SlotId(1)), Err(Error::Refused(_))));
     let secret = SlotSecret::make(&OsRandom).unwrap();
     let new = NewSlot { kind: SlotKind::SecretService, id: SlotId(2), secret, parameters: Vec::new() };
     header.add_slot(&root, &new, 10, &OsRandom).unwrap();
@@ -83,6 +86,63 @@ fn the_last_slot_stays_and_changes_count() {
     assert_eq!(header.revision(), 4);
     let stranger = RootKey::make(&OsRandom).unwrap();
     assert!(header.rewrite(&stranger).is_err());
+}
+
+fn password_slot(id: u8, secret: &SlotSecret) -> NewSlot {
+    let secret = secret.hazmat_to_platform(SlotSecret::hazmat_from_platform).unwrap();
+    NewSlot { kind: SlotKind::Password, id: SlotId(id), secret, parameters: vec![1; 28] }
+}
+
+#[test]
+fn a_new_root_key_reaches_every_slot_and_an_old_header_opens_with_the_old_one_only() {
+    let (mut header, file) = example();
+    let old = header.unlock(SlotId(1), &file).unwrap();
+    let password = SlotSecret::make(&OsRandom).unwrap();
+    header.add_slot(&old, &password_slot(2, &password), 1, &OsRandom).unwrap();
+    let before = header.clone();
+    let new = RootKey::make(&OsRandom).unwrap();
+    let known = [(SlotId(1), file.hazmat_to_platform(SlotSecret::hazmat_from_platform).unwrap())];
+    header.rotate(&old, &new, &known, &OsRandom).unwrap();
+    let mut header = Header::decode(&header.encode()).unwrap();
+    for (id, secret) in [(1, &file), (2, &password)] {
+        assert!(header.unlock(SlotId(id), secret).unwrap().is_same(&new), "slot {id}");
+        assert!(before.unlock(SlotId(id), secret).unwrap().is_same(&old), "slot {id} of the old header");
+    }
+    assert!(header.system_space_key(&new).is_ok() && header.system_space_key(&old).is_err());
+    let sealed = header.encode().len();
+    assert!(header.rewrap(&new, SlotId(2), &password, &OsRandom).unwrap());
+    assert!(!header.rewrap(&new, SlotId(2), &password, &OsRandom).unwrap(), "there is nothing left to do");
+    assert_eq!(header.encode().len(), sealed - 32);
+    assert!(header.unlock(SlotId(2), &password).unwrap().is_same(&new));
+    assert!(header.rewrite(&old).is_err(), "the old root key changes nothing any more");
+}
+
+#[test]
+fn the_key_file_goes_only_when_a_person_holds_a_way_in() {
+    let (mut header, file) = example();
+    let root = header.unlock(SlotId(1), &file).unwrap();
+    let secret = SlotSecret::make(&OsRandom).unwrap();
+    header.add_slot(&root, &password_slot(2, &secret), 1, &OsRandom).unwrap();
+    header.remove_slot(&root, SlotId(1)).unwrap();
+    assert!(matches!(header.remove_slot(&root, SlotId(2)), Err(Error::Refused(_))), "the last one");
+    let code = NewSlot { kind: SlotKind::RecoveryCode, id: SlotId(3), secret: SlotSecret::make(&OsRandom).unwrap(), parameters: Vec::new() };
+    header.put_recovery(&root, &code, 1, &OsRandom).unwrap();
+    assert!(header.recovery_confirmed());
+    header.remove_slot(&root, SlotId(2)).unwrap();
+    assert!(header.is_held_by_a_person());
+}
+
+#[test]
+fn a_lock_is_part_of_what_is_authenticated() {
+    let (mut header, file) = example();
+    let root = header.unlock(SlotId(1), &file).unwrap();
+    header.set_locked(&root, true).unwrap();
+    let mut bytes = header.encode();
+    assert!(Header::decode(&bytes).unwrap().is_locked());
+    assert_eq!(bytes[44], 2, "the flags");
+    bytes[44] = 0;
+    sum_anew(&mut bytes);
+    assert!(matches!(Header::decode(&bytes).unwrap().unlock(SlotId(1), &file), Err(Error::Damaged { .. })));
 }
 
 proptest! {

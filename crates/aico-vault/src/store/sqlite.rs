@@ -198,7 +198,7 @@ fn migrate(connection: &mut Connection, migrations: &[&str]) -> Result<(), Error
     let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let known = migrations.len() as u32;
     if found > known {
-        return Err(Error::Newer { what: error::UNNAMED.to_owned(), found, known });
+        return Err(Error::Newer { what: error::UNNAMED.to_owned(), found, known, needs: None });
     }
     for (number, sql) in (1..=known).zip(migrations).skip(found as usize) {
         transact(connection, |tx| {

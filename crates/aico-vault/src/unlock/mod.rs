@@ -1,13 +1,13 @@
-//! The ways to a vault's root key that need no person: what each keeps, and which is tried first
-//! (`docs/spec/vault.md`, Slots).
+//! The ways to a vault's root key: what each keeps, and which is tried first (`docs/spec/vault.md`, Slots).
 
 mod bus;
 mod key_file;
 mod secret_service;
+mod stretch;
 
 use std::fmt;
 
-use aico_crypto::{Random, RootKey, SlotSecret};
+use aico_crypto::{Password, Random, RecoveryCode, RootKey, SlotSecret};
 
 use crate::header::{Header, NewSlot, VaultId};
 use crate::{Error, Places};
@@ -15,6 +15,16 @@ use crate::{Error, Places};
 pub use crate::header::{SlotId, SlotKind};
 pub use key_file::KeyFile;
 pub use secret_service::SecretService;
+pub(crate) use stretch::{calibrate, new_password, password_secret};
+
+/// What only the owner knows or holds.
+#[derive(Debug)]
+pub enum Proof {
+    /// The password.
+    Password(Password),
+    /// The recovery code.
+    Recovery(RecoveryCode),
+}
 
 /// Why an unlock method did not work, in words that a person can act on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,8 +90,25 @@ pub struct Opened {
     pub root: RootKey,
     /// The method that worked.
     pub by: SlotKind,
+    /// Its slot and the slot's secret.
+    pub slot: (SlotId, SlotSecret),
     /// The methods before it, and why they did not.
     pub tried: Vec<(SlotKind, Why)>,
+}
+
+/// Opens the header with what the owner knows or holds. Stretching a password takes seconds and memory.
+pub fn unlock_with(header: &Header, proof: &Proof) -> Result<Opened, Error> {
+    let (kind, name) = match proof {
+        Proof::Password(_) => (SlotKind::Password, "password"),
+        Proof::Recovery(_) => (SlotKind::RecoveryCode, "recovery code"),
+    };
+    let slot = header.slots().iter().find(|slot| slot.kind() == kind).ok_or(Error::NoSlot(name))?;
+    let secret = match proof {
+        Proof::Password(password) => password_secret(slot, password)?,
+        Proof::Recovery(code) => code.slot_secret(),
+    };
+    let root = header.unlock(slot.id(), &secret)?;
+    Ok(Opened { root, by: kind, slot: (slot.id(), secret), tried: Vec::new() })
 }
 
 /// Opens the header with the best method that works. Damage that only the root key shows is not another method's
@@ -98,7 +125,7 @@ pub fn unlock(header: &Header, rungs: &[Box<dyn Rung>]) -> Result<Opened, Error>
         for slot in slots {
             match rung.load(&header.vault(), slot.id()) {
                 Ok(secret) => match header.unlock(slot.id(), &secret) {
-                    Ok(root) => return Ok(Opened { root, by: rung.kind(), tried }),
+                    Ok(root) => return Ok(Opened { root, by: rung.kind(), slot: (slot.id(), secret), tried }),
                     Err(Error::Locked(why)) => tried.push((rung.kind(), Why(why))),
                     Err(error) => return Err(error),
                 },

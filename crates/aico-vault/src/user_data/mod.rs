@@ -15,7 +15,7 @@ mod row;
 mod writer;
 
 pub(crate) use reader::ValueReader;
-pub use row::Entry;
+pub use row::{Category, Entry};
 pub use writer::Stored;
 pub(crate) use writer::ValueWriter;
 
@@ -118,6 +118,11 @@ impl UserData {
     /// The sum of the values' lengths.
     pub(crate) fn total_bytes(&self) -> Result<u64, Error> {
         self.database.read(row::total_bytes)
+    }
+
+    /// What is stored, by category, in the order of their names.
+    pub(crate) fn categories(&self) -> Result<Vec<Category>, Error> {
+        self.database.read(row::categories)
     }
 
     /// The number of values.

@@ -38,6 +38,32 @@ pub struct Entry {
     pub changed_ms: u64,
 }
 
+/// What is stored in one category.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Category {
+    /// Its name.
+    pub name: String,
+    /// Number of values.
+    pub values: u64,
+    /// Bytes of all of them.
+    pub bytes: u64,
+    /// How many of them lie in files of their own.
+    pub files: u64,
+}
+
+/// Values and bytes of every category, in the order of their names.
+pub(super) fn categories(db: &Connection) -> Result<Vec<Category>, Error> {
+    let mut statement = db.prepare_cached(
+        "SELECT substr(path, 1, instr(path, '/') - 1) AS category, count(*), sum(bytes), count(file_id)
+         FROM value GROUP BY category ORDER BY category",
+    )?;
+    let rows = statement.query_map([], |row| {
+        let number = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
+        Ok(Category { name: row.get(0)?, values: number(1)?, bytes: number(2)?, files: number(3)? })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 /// A value as its rows tell it.
 pub(super) struct Found {
     pub(super) bytes: u64,

@@ -1,26 +1,32 @@
+mod keys;
+mod locked_log;
 mod value;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use aico_crypto::{Identity, IdentitySecret, OsRandom, PublicKey, RootKey, SpaceKey};
-use aico_policy::{Action, AuditSink, DataPath, Event, Grant, Permit, Resource, SignedGrant};
+use aico_crypto::{Identity, IdentitySecret, LockedKey, OsRandom, PublicKey, RootKey, SpaceKey};
+use aico_policy::{Action, AuditSink, DataPath, Event, Grant, Permit, Resource, What};
 
 use crate::audit::{AuditLog, Head, LogId};
 use crate::header::{Header, SpaceId, SystemSpace, VaultId};
 use crate::hold::Hold;
 use crate::journal::Journal;
 use crate::store::Database;
-use crate::system::{self, ANCHOR_TABLE, System, SystemKeys, keep_anchor, kept_anchor};
-use crate::unlock::{self, SlotKind};
-use crate::user_data::{Entry, USER_DATA_TABLES, UserData};
+use crate::system::{self, ANCHOR_TABLE, Component, Notice, System, SystemKeys, keep_anchor, kept_anchor};
+use crate::unlock::{self, Opened, Proof, SlotKind};
+use crate::user_data::{Category, Entry, USER_DATA_TABLES, UserData};
 use crate::{Error, durable};
 
-pub use value::{Get, Put};
+pub use keys::{KeyChange, SlotState};
+pub use locked_log::LockedLog;
+pub use value::{Export, ExportedValue, Get, Put};
 
 const HEADER: &str = "vault.aico";
 /// The header of a set-up that is not finished: it becomes [`HEADER`] as the last step.
 const NEW_HEADER: &str = "vault.aico.new";
+/// The setting that says how often the header was written: an older one that was put back has less.
+const REVISION: &str = "header revision";
 
 /// Where a vault's parts lie.
 #[derive(Clone, Debug)]
@@ -39,16 +45,25 @@ pub struct Locked {
     places: Places,
 }
 
+/// What opens a vault, together: neither is of use without the other.
+#[derive(Debug)]
+struct Keys {
+    header: Header,
+    root: RootKey,
+}
+
 /// State of a [`Vault`] that can be worked in.
 #[derive(Debug)]
 pub struct Unlocked {
-    header: Header,
-    root: RootKey,
+    places: Places,
+    keys: Mutex<Keys>,
     by: SlotKind,
     system: System,
     owner: UserData,
     log_key: PublicKey,
     journal: Journal,
+    /// Authenticates the side file of the time before this opening.
+    locked: Mutex<Option<LockedKey>>,
 }
 
 /// One person's vault, held by this process alone.
@@ -56,6 +71,17 @@ pub struct Unlocked {
 pub struct Vault<State> {
     state: State,
     hold: Hold,
+}
+
+/// With what a vault is to be opened.
+#[derive(Clone, Copy, Debug)]
+pub enum How<'a> {
+    /// As a start does: by what this machine keeps, unless the owner has locked the vault. Sets a new one up.
+    AtStart,
+    /// By what this machine keeps, though it is locked; refused once there is a password or a recovery code.
+    ByMachine,
+    /// With what the owner knows or holds.
+    ByOwner(&'a Proof),
 }
 
 /// How a vault was opened.
@@ -78,6 +104,8 @@ pub struct VaultState {
     pub weakest_slot: String,
     /// Whether a recovery code was made and confirmed.
     pub recovery_code: bool,
+    /// Whether a password is set.
+    pub password: bool,
     /// Bytes of all values.
     pub data_bytes: u64,
     /// Number of values.
@@ -99,43 +127,115 @@ impl Vault<Locked> {
     /// Takes hold of the vault in `places.home`, or of the place for a new one. Fails with [`Error::Held`] while
     /// another process has it.
     pub fn at(places: &Places) -> Result<Self, Error> {
-        durable::create_folder(&places.home)?;
-        durable::create_folder(&places.home.join("run"))?;
-        let hold = Hold::take(&places.home)?;
+        make_folders(places)?;
+        Self::held(places, Hold::alone(&places.home)?)
+    }
+
+    /// The same for the worker of a process that holds [`crate::Front`].
+    pub fn at_as_worker(places: &Places) -> Result<Self, Error> {
+        make_folders(places)?;
+        Self::held(places, Hold::of_worker(&places.home)?)
+    }
+
+    fn held(places: &Places, hold: Hold) -> Result<Self, Error> {
         // SQLite refuses links on the way to a database.
         let home = places.home.canonicalize().map_err(|source| Error::io("resolving", &places.home, source))?;
         Ok(Self { state: Locked { places: Places { home, ..places.clone() } }, hold })
     }
 
-    /// Opens the vault by the best method that works; sets it up where there is none.
-    ///
-    /// A set-up that was stopped in the middle is finished. Encrypted stores without a header are never set up over.
+    /// Opens the vault, or sets it up; see [`Vault::find`] and [`Vault::enter`].
     pub fn unlock(self, now_ms: u64) -> Result<(Vault<Unlocked>, Opening), Error> {
+        let found = self.find(How::AtStart, now_ms)?;
+        self.enter(found, now_ms)
+    }
+
+    /// Finds the root key, and changes nothing of a vault that is there. Where there is none, [`How::AtStart`] begins
+    /// to set one up.
+    pub fn find(&self, how: How<'_>, now_ms: u64) -> Result<Found, Error> {
         let places = &self.state.places;
-        let first_start = !places.home.join(HEADER).exists();
-        let header = if first_start { begin_set_up(places, now_ms)? } else { Header::read(&places.home.join(HEADER))? };
-        let rungs = unlock::rungs(places);
-        let opened = unlock::unlock(&header, &rungs)?;
-        let by = opened.by;
-        let state = Unlocked::open(&places.home, header, opened.root, by, first_start)?;
-        if first_start {
-            durable::rename(&places.home.join(NEW_HEADER), &places.home.join(HEADER))?;
+        let path = places.home.join(HEADER);
+        let first_start = matches!(how, How::AtStart) && !path.exists();
+        let header = if first_start { begin_set_up(places, now_ms)? } else { Header::read(&path)? };
+        let by_machine = || unlock::unlock(&header, &unlock::rungs(places));
+        let opened = match how {
+            How::AtStart if header.is_locked() => Err(Error::LockedByOwner),
+            How::ByMachine if header.is_held_by_a_person() => Err(Error::LockedByOwner),
+            How::AtStart | How::ByMachine => by_machine(),
+            How::ByOwner(proof) => unlock::unlock_with(&header, proof),
+        }?;
+        Ok(Found { header, opened, first_start })
+    }
+
+    /// Opens the stores with a root key that was found.
+    ///
+    /// A set-up that was stopped in the middle is finished. Encrypted stores without a header are never set up over. A
+    /// vault of an older format is brought to this one; what an older program could not read any more says so first.
+    pub fn enter(self, found: Found, now_ms: u64) -> Result<(Vault<Unlocked>, Opening), Error> {
+        let places = self.state.places;
+        let Found { mut header, opened, first_start } = found;
+        let file = places.home.join(HEADER);
+        if header.is_old() && !first_start {
+            header.rewrite(&opened.root)?;
+            header.write(&file)?;
         }
-        let advice = unlock::better_rung(by, &opened.tried);
+        let Opened { root, by, slot: (slot, secret), tried } = opened;
+        let advice = unlock::better_rung(by, &tried);
+        let state = Unlocked::open(places, header, root, by, first_start)?;
+        if first_start {
+            let home = &state.places.home;
+            durable::rename(&home.join(NEW_HEADER), &home.join(HEADER))?;
+        }
+        state.check_revision(now_ms)?;
+        state.change_header(|header, root| {
+            if header.is_locked() {
+                header.set_locked(root, false)?;
+            }
+            header.rewrap(root, slot, &secret, &OsRandom).map(drop)
+        })?;
+        state.merge_locked(now_ms)?;
         let opening = Opening { first_start, unlocked_by: by.word().to_owned(), advice };
         Ok((Vault { state, hold: self.hold }, opening))
     }
-}
 
-impl Vault<Locked> {
     /// What an existing vault remembers of its audit log. The log is not opened, nothing is repaired or written.
     pub fn remembered_anchor(self) -> Result<Anchor, Error> {
         let places = &self.state.places;
         let header = Header::read(&places.home.join(HEADER))?;
+        if header.is_old() {
+            return Err(Error::Misuse("the vault is of an older format; `aico up` brings it to this one"));
+        }
         let root = unlock::unlock(&header, &unlock::rungs(places))?.root;
         let spaces = Spaces::open(&places.home, &header, &root, false)?;
         Ok(Anchor { key: spaces.keys.log.public()?, head: newest_anchor(&spaces.system, &spaces.owner)? })
     }
+
+    /// The header of the vault, as it stands in its file: not authenticated.
+    pub fn header(&self) -> Result<Header, Error> {
+        read_header(&self.state.places.home)
+    }
+
+    /// Where its events go while it is locked.
+    pub fn locked_log(&self) -> Result<LockedLog, Error> {
+        LockedLog::open(&self.state.places.home)
+    }
+}
+
+/// The header of the vault in `home`, as it stands in its file: not authenticated.
+pub fn read_header(home: &Path) -> Result<Header, Error> {
+    Header::read(&home.join(HEADER))
+}
+
+/// A root key that opens a vault.
+#[derive(Debug)]
+pub struct Found {
+    header: Header,
+    opened: Opened,
+    first_start: bool,
+}
+
+fn make_folders(places: &Places) -> Result<(), Error> {
+    durable::create_folder(&places.home)?;
+    durable::create_folder(&places.home.join("run"))
 }
 
 /// Writes the first header beside its final place, once its slots' secrets are kept.
@@ -190,7 +290,8 @@ fn newest_anchor(system: &System, owner: &UserData) -> Result<Option<Head>, Erro
 }
 
 impl Unlocked {
-    fn open(home: &Path, header: Header, root: RootKey, by: SlotKind, set_up: bool) -> Result<Self, Error> {
+    fn open(places: Places, header: Header, root: RootKey, by: SlotKind, set_up: bool) -> Result<Self, Error> {
+        let home = &places.home;
         let Spaces { system, owner, keys } = Spaces::open(home, &header, &root, set_up)?;
         let (audit, id) = (home.join("audit"), LogId::from_bytes(*header.vault().as_bytes()));
         let log_key = keys.log.public()?;
@@ -201,7 +302,80 @@ impl Unlocked {
             AuditLog::open(&audit, keys.log, id)?
         };
         check_log(&log, newest_anchor(&system, &owner)?)?;
-        Ok(Self { header, root, by, system, owner, log_key, journal: Journal::new(log, keys.pseudonyms) })
+        let journal = Journal::new(log, keys.pseudonyms);
+        let locked = Mutex::new(keys.locked);
+        let keys = Mutex::new(Keys { header, root });
+        Ok(Self { places, keys, by, system, owner, log_key, journal, locked })
+    }
+
+    fn keys(&self) -> MutexGuard<'_, Keys> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the header, on disk when this returns. A change that does nothing writes nothing.
+    fn change_header(&self, change: impl FnOnce(&mut Header, &RootKey) -> Result<(), Error>) -> Result<(), Error> {
+        let mut keys = self.keys();
+        let mut next = keys.header.clone();
+        change(&mut next, &keys.root)?;
+        if next.revision() != keys.header.revision() {
+            self.write_header(&next)?;
+            keys.header = next;
+        }
+        Ok(())
+    }
+
+    fn write_header(&self, header: &Header) -> Result<(), Error> {
+        header.write(&self.places.home.join(HEADER))?;
+        let head = self.journal.log().head();
+        self.system.put_setting(REVISION, &header.revision().to_be_bytes(), &head)
+    }
+
+    /// Notices an older header of this vault that was put back: slots that were removed may open it again.
+    fn check_revision(&self, now_ms: u64) -> Result<(), Error> {
+        let kept = self.system.setting(REVISION)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
+        let revision = self.keys().header.revision();
+        if revision < kept {
+            let text = "an older header was put back: slots that were removed, and old passwords, may open the vault";
+            self.tell(now_ms, "header.rolled-back", text)?;
+        }
+        let head = self.journal.log().head();
+        if revision == kept { Ok(()) } else { self.system.put_setting(REVISION, &revision.to_be_bytes(), &head) }
+    }
+
+    /// Takes what happened while the vault was locked into the log, and begins the file for the next time.
+    fn merge_locked(&self, now_ms: u64) -> Result<(), Error> {
+        let before = self.locked.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(key) = before {
+            let merged = locked_log::merge(&self.places.home, key)?;
+            for (at_ms, word, detail) in merged.events.iter().filter_map(|event| locked_log::decode(event)) {
+                self.record(at_ms, "while-locked", &format!("{word}: {detail}"))?;
+            }
+            if !merged.whole {
+                let text = "the record of what was tried while the vault was locked was changed or removed";
+                self.tell(now_ms, "while-locked.damaged", text)?;
+            }
+        }
+        let (key, vault) = (LockedKey::make(&OsRandom)?, self.keys().header.vault());
+        // The file first: a stop in between shows as a file that does not fit, never as one that was not missed.
+        locked_log::begin(&self.places.home, &vault, &key)?;
+        let space = self.system_space_key()?;
+        self.system.put_locked_key(&vault, &space, &key)
+    }
+
+    fn system_space_key(&self) -> Result<SpaceKey, Error> {
+        let keys = self.keys();
+        keys.header.system_space_key(&keys.root)
+    }
+
+    fn record(&self, at_ms: u64, word: &'static str, detail: &str) -> Result<(), Error> {
+        let what = What::System { word, detail: detail.to_owned() };
+        self.journal.record(&Event { at_ms, who: None, what }).map(drop)
+    }
+
+    /// Records something and keeps it to be shown to the owner at the next contact.
+    fn tell(&self, at_ms: u64, word: &'static str, text: &str) -> Result<(), Error> {
+        self.record(at_ms, word, text)?;
+        self.system.add_notice(at_ms, text)
     }
 }
 
@@ -276,8 +450,9 @@ impl Vault<Unlocked> {
         let state = &self.state;
         Ok(VaultState {
             unlocked_by: state.by.word().to_owned(),
-            weakest_slot: unlock::weakest_slot(&state.header).word().to_owned(),
-            recovery_code: state.header.recovery_confirmed(),
+            weakest_slot: unlock::weakest_slot(&state.keys().header).word().to_owned(),
+            recovery_code: state.keys().header.recovery_confirmed(),
+            password: state.keys().header.has(SlotKind::Password),
             data_bytes: state.owner.total_bytes()?,
             values: state.owner.count()?,
             audit_entries: state.journal.log().head().size,
@@ -307,13 +482,69 @@ impl Vault<Unlocked> {
 
     /// Enrols an identity with a grant.
     pub fn enrol(&self, permit: Permit, identity: &Identity, grant: &Grant, now_ms: u64) -> Result<(), Error> {
-        self.redeem(&permit, Action::Enrol)?;
-        match &permit.capability().resource {
-            Resource::Component(key) if key == identity.key() && key == grant.to() => {}
-            _ => return Err(WRONG_RESOURCE),
+        self.redeem_for_component(&permit, Action::Enrol, identity.key())?;
+        if grant.to() != identity.key() {
+            return Err(WRONG_RESOURCE);
         }
         let head = self.state.journal.log().head();
         self.state.system.enrol(identity, grant, now_ms, &head)
+    }
+
+    /// Revokes an identity: what it holds is worth nothing from here on.
+    pub fn revoke(&self, permit: Permit, identity: &Identity, now_ms: u64) -> Result<(), Error> {
+        self.redeem_for_component(&permit, Action::ManageIdentities, identity.key())?;
+        let head = self.state.journal.log().head();
+        self.state.system.revoke(identity, now_ms, &head)
+    }
+
+    /// Calls an identity something else, for the owner.
+    pub fn show_as(&self, permit: Permit, identity: &Identity, name: &str) -> Result<(), Error> {
+        self.redeem_for_component(&permit, Action::ManageIdentities, identity.key())?;
+        let head = self.state.journal.log().head();
+        self.state.system.show_as(identity.key(), name, &head)
+    }
+
+    /// Everybody who was revoked, with the time in milliseconds since 1970.
+    pub fn revoked(&self) -> Result<Vec<(Identity, u64)>, Error> {
+        self.state.system.revoked()
+    }
+
+    /// Opens every value for reading, one after another.
+    pub fn export(&self, permit: Permit) -> Result<Export<'_>, Error> {
+        self.redeem(&permit, Action::ExportData)?;
+        Ok(Export::new(&self.state, permit))
+    }
+
+    /// What is stored, by category.
+    pub fn inventory(&self, permit: Permit) -> Result<Vec<Category>, Error> {
+        self.redeem(&permit, Action::ReadInventory)?;
+        self.state.owner.categories()
+    }
+
+    /// A setting of the whole vault; it holds nothing of a person.
+    pub fn setting(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        self.state.system.setting(name)
+    }
+
+    /// Puts a setting, on disk when this returns.
+    pub fn put_setting(&self, name: &str, value: &[u8]) -> Result<(), Error> {
+        let head = self.state.journal.log().head();
+        self.state.system.put_setting(name, value, &head)
+    }
+
+    /// Records something and keeps it to be shown to the owner at the next contact.
+    pub fn tell_owner(&self, now_ms: u64, word: &'static str, text: &str) -> Result<(), Error> {
+        self.state.tell(now_ms, word, text)
+    }
+
+    /// What the owner has not been shown, the oldest first.
+    pub fn notices(&self) -> Result<Vec<Notice>, Error> {
+        self.state.system.notices()
+    }
+
+    /// Forgets notices up to this number: they were shown.
+    pub fn forget_notices(&self, number: i64) -> Result<(), Error> {
+        self.state.system.forget_notices(number)
     }
 
     /// Uses a permit up for something that is done elsewhere (stopping, looking at who waits).
@@ -323,7 +554,7 @@ impl Vault<Unlocked> {
     }
 
     /// Everybody who is enrolled, with the grants to be verified.
-    pub fn components(&self) -> Result<Vec<(Identity, SignedGrant)>, Error> {
+    pub fn components(&self) -> Result<Vec<Component>, Error> {
         self.state.system.components()
     }
 
@@ -334,7 +565,7 @@ impl Vault<Unlocked> {
 
     /// This device's transport identity.
     pub fn device_identity(&self) -> Result<IdentitySecret, Error> {
-        self.state.system.device_identity(&self.state.root)
+        self.state.system.device_identity(&self.state.keys().root)
     }
 
     /// Records the last event and puts everything on disk; what is dropped afterwards wipes the keys.
@@ -351,6 +582,14 @@ impl Vault<Unlocked> {
             return Err(Error::Misuse("a permit for another action"));
         }
         self.state.journal.redeem(permit)
+    }
+
+    fn redeem_for_component(&self, permit: &Permit, action: Action, key: &PublicKey) -> Result<(), Error> {
+        self.redeem(permit, action)?;
+        match &permit.capability().resource {
+            Resource::Component(named) if named == key => Ok(()),
+            _ => Err(WRONG_RESOURCE),
+        }
     }
 
     fn value<'a>(&self, permit: &'a Permit, action: Action) -> Result<&'a DataPath, Error> {

@@ -1,5 +1,6 @@
 //! One value on its way in or out: one permit, one operation, with a bound on bytes and time.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use aico_policy::Permit;
@@ -7,7 +8,7 @@ use aico_policy::Permit;
 use super::Unlocked;
 use crate::Error;
 use crate::system::keep_anchor;
-use crate::user_data::{Stored, ValueReader, ValueWriter};
+use crate::user_data::{Entry, Stored, ValueReader, ValueWriter};
 
 /// A value on its way in. Dropped before [`Put::finish`], it leaves nothing.
 #[derive(Debug)]
@@ -79,5 +80,84 @@ impl Get {
             return Err(Error::Misuse("a value beyond the bounds of its permit"));
         }
         self.reader.next_chunk(chunk)
+    }
+}
+
+/// All values on their way out: one permit, one operation, recorded with its sum at the end.
+#[derive(Debug)]
+pub struct Export<'a> {
+    state: &'a Unlocked,
+    permit: Permit,
+    began: Instant,
+    page: VecDeque<Entry>,
+    after: Option<String>,
+    bytes: u64,
+    whole: bool,
+}
+
+impl<'a> Export<'a> {
+    pub(super) fn new(state: &'a Unlocked, permit: Permit) -> Self {
+        let (page, after) = (VecDeque::new(), None);
+        Self { state, permit, began: Instant::now(), page, after, bytes: 0, whole: false }
+    }
+
+    /// Number and bytes of the values as they are now.
+    pub fn total(&self) -> Result<(u64, u64), Error> {
+        Ok((self.state.owner.count()?, self.state.owner.total_bytes()?))
+    }
+
+    /// The next value, in the order of the paths; none at the end.
+    pub fn next_value(&mut self) -> Result<Option<(Entry, ExportedValue)>, Error> {
+        if self.began.elapsed() > self.permit.bounds().time {
+            return Err(Error::Misuse("an export beyond the bounds of its permit"));
+        }
+        loop {
+            if self.page.is_empty() {
+                let page = self.state.owner.list(None, self.after.as_deref(), PAGE)?;
+                self.after = page.last().map(|entry| entry.path.as_str().to_owned()).or(self.after.take());
+                self.page.extend(page);
+            }
+            let Some(entry) = self.page.pop_front() else {
+                self.whole = true;
+                return Ok(None);
+            };
+            match self.state.owner.get(&entry.path) {
+                // Removed since the page was read.
+                Err(Error::NotFound) => {}
+                Err(error) => return Err(error),
+                Ok(reader) => {
+                    self.bytes = self.bytes.saturating_add(reader.bytes());
+                    return Ok(Some((entry, ExportedValue(reader))));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Export<'_> {
+    fn drop(&mut self) {
+        let result = if self.whole { Ok(self.bytes) } else { Err("not finished".to_owned()) };
+        let permit = &self.permit;
+        let _failed_closed = self.state.journal.outcome(permit.event().at_ms, permit.receipt().index, result);
+    }
+}
+
+/// Values that are looked up at a time.
+const PAGE: usize = 500;
+
+/// One value of an [`Export`].
+#[derive(Debug)]
+pub struct ExportedValue(ValueReader);
+
+impl ExportedValue {
+    /// Bytes of the value.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.0.bytes()
+    }
+
+    /// Puts the next piece into `chunk`; false at the end, where the value's sum has been checked.
+    pub fn next_chunk(&mut self, chunk: &mut Vec<u8>) -> Result<bool, Error> {
+        self.0.next_chunk(chunk)
     }
 }

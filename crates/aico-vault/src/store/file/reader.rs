@@ -98,7 +98,7 @@ impl FileReader {
     fn check_version(&self, rest: &[u8]) -> Result<(), Error> {
         let found = rest.first_chunk().map_or(0, |version| u32::from_be_bytes(*version));
         if found > VERSION {
-            return Err(Error::Newer { what: self.path.display().to_string(), found, known: VERSION });
+            return Err(Error::Newer { what: self.path.display().to_string(), found, known: VERSION, needs: None });
         }
         Ok(())
     }

@@ -300,7 +300,7 @@ fn migrations_run_once_in_order_and_survive_a_stop_between() {
         assert_eq!(get(&open(&[TABLE, two, three]).unwrap(), 1).unwrap().unwrap(), [2, 3]);
     }
     match open(&[TABLE]) {
-        Err(Error::Newer { what, found: 3, known: 1 }) => assert!(what.ends_with("space.db")),
+        Err(Error::Newer { what, found: 3, known: 1, .. }) => assert!(what.ends_with("space.db")),
         other => panic!("{other:?}"),
     }
 }
