@@ -8,6 +8,7 @@ mod enrolment;
 mod error;
 mod gateway;
 mod refusals;
+pub mod suspend;
 
 pub use backend::Backend;
 pub use error::Error;
