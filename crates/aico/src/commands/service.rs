@@ -136,9 +136,9 @@ fn remove(kind: &Kind, ground: &Ground) -> Result<(), Error> {
     plan.add(Step::Systemd(kind.reload()));
     let done = plan.execute(ground)?;
     ui::line(&format!("removed {}", ui::printable(&path.display().to_string())));
-    for (name, what) in [("AICO_HOME", "the vault"), ("AICO_KEY_DIR", "its keys")] {
+    for (name, what) in [("AICO_HOME", "the vault stays in"), ("AICO_KEY_DIR", "its keys stay in")] {
         if let Some(folder) = unit::environment(text, name) {
-            ui::line(&format!("{what} stays in {}", ui::printable(&folder)).replace("keys stays", "keys stay"));
+            ui::line(&format!("{what} {}", ui::printable(&folder)));
         }
     }
     if let Kind::System(owner) = kind {
