@@ -1,8 +1,12 @@
 //! The words of the command line (`docs/manual/cli.md`).
 
+mod service;
+
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+
+pub(crate) use service::ServiceCommand;
 
 /// The security system of a local-first AI companion.
 #[derive(Debug, Parser)]
@@ -33,6 +37,9 @@ pub(crate) enum Command {
     /// Who speaks, and who is let in
     #[command(subcommand)]
     Identity(IdentityCommand),
+    /// Have the system start the backend
+    #[command(subcommand)]
+    Service(ServiceCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -118,7 +125,8 @@ impl Args {
             Command::Status { json }
             | Command::Data(DataCommand::List { json, .. })
             | Command::Audit(AuditCommand::Tail { json, .. } | AuditCommand::Verify { json, .. })
-            | Command::Identity(IdentityCommand::Show { json } | IdentityCommand::Pending { json }) => *json,
+            | Command::Identity(IdentityCommand::Show { json } | IdentityCommand::Pending { json })
+            | Command::Service(ServiceCommand::Status { json, .. }) => *json,
             _ => false,
         }
     }

@@ -8,6 +8,7 @@ use aico_proto::Error as ProtoError;
 use aico_proto::message::FailureCode;
 use aico_vault::Error as VaultError;
 
+use crate::commands::service::ServiceError;
 use crate::ui;
 
 /// Why a command failed.
@@ -31,6 +32,8 @@ pub(crate) enum Error {
     NotAnchored,
     #[error("the backend did not stop in time")]
     StillRunning,
+    #[error(transparent)]
+    Service(#[from] ServiceError),
     #[error("the result does not encode as JSON")]
     Json(#[from] serde_json::Error),
 }
@@ -72,6 +75,7 @@ impl Error {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
+            Self::Service(error) => error.exit_code(),
             Self::NotAnchored => 3,
             Self::Net(NetError::NotRunning(_)) => 4,
             Self::Net(NetError::Failure(failure)) => match failure.code {
@@ -92,6 +96,7 @@ impl Error {
         let hint = match self {
             Self::Net(error) | Self::Backend(aico_backend::Error::Net(error)) => return net_hint(error),
             Self::Vault(error) | Self::Backend(aico_backend::Error::Vault(error)) => vault_hint(error)?,
+            Self::Service(error) => return error.hint(),
             Self::LogNotWhole(_) => "keep a copy of the folder `audit` as it is now: it is the evidence",
             Self::NotAnchored => "start from a vault that opens, or give `--checkpoint FILE`",
             Self::StillRunning => "it may be finishing a long request; `aico status` tells whether it still runs",

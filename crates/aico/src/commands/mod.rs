@@ -5,6 +5,7 @@ mod data;
 mod down;
 mod identity;
 mod import;
+pub(crate) mod service;
 mod status;
 mod up;
 
@@ -54,5 +55,6 @@ async fn dispatch(command: Command) -> Result<(), Error> {
         Command::Identity(IdentityCommand::Pending { json }) => identity::pending(json).await,
         Command::Identity(IdentityCommand::Approve { fingerprint }) => identity::approve(fingerprint).await,
         Command::Identity(IdentityCommand::Deny { fingerprint }) => identity::deny(fingerprint).await,
+        Command::Service(command) => service::service(command),
     }
 }

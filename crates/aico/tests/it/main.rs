@@ -11,4 +11,5 @@ mod door;
 mod enrol;
 mod home;
 mod layers;
+mod service;
 mod tamper;
