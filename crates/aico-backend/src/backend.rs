@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use aico_crypto::{ComponentKind, Fingerprint, Identity, IdentitySecret, Name, OsRandom, PublicKey};
 use aico_net::{
-    AlsoUser, BACKEND_ID_NAME, DoorLimits, LinkHandle, Listener, Manner, Origin, RunFolder, Speaker, Visitor,
-    read_client_key, write_backend_id, write_client_key,
+    AlsoUser, BACKEND_ID_NAME, DoorLimits, LinkHandle, Listener, Origin, RunFolder, Speaker, Visitor, read_client_key,
+    write_backend_id, write_client_key,
 };
 use aico_policy::{Action, AuditSink, Capability, Circumstances, Event, Grant, Principal, Resource, What, decide};
 use aico_proto::{Agreed, CloseReason, LocalIdentity};
@@ -32,6 +32,8 @@ const GRACE: Duration = Duration::from_secs(30);
 const LOCK_GRACE: Duration = Duration::from_secs(1);
 /// The command line's own key in the key folder.
 const CLI_KEY: &str = "clients/cli.key";
+/// The setting that says that the owner of a service has come.
+const OWNER_CAME: &str = "owner's command line";
 
 /// What a backend starts with.
 #[derive(Debug)]
@@ -78,11 +80,7 @@ pub enum End {
 
 /// Opens the vault, or waits until its owner does, and serves it until `interrupted` is done, a client stops it, or it
 /// is locked.
-pub async fn serve(
-    start: Start,
-    news: impl Fn(News<'_>),
-    interrupted: impl Future<Output = ()>,
-) -> Result<End, Error> {
+pub async fn serve(start: Start, news: impl Fn(News<'_>), interrupted: impl Future<Output = ()>) -> Result<End, Error> {
     tokio::pin!(interrupted);
     let mut vault = block_in_place(|| Vault::<Locked>::at_as_worker(&start.places))?;
     let (vault, opening) = loop {
@@ -100,7 +98,7 @@ pub async fn serve(
     };
     let backend = Backend::open(start, vault, opening)?;
     let notices = backend.running.vault.notices()?.into_iter().map(|notice| notice.text).collect();
-    let fingerprint = backend.running.fingerprint;
+    let fingerprint = backend.running.fingerprint.clone();
     news(News::Open { opening: &backend.opening, fingerprint, tcp: backend.running.tcp, notices });
     backend.serve(interrupted).await
 }
@@ -130,7 +128,7 @@ impl Backend {
     fn open(start: Start, vault: Vault<Unlocked>, opening: Opening) -> Result<Self, Error> {
         let Start { places, run_folder, socket, owner } = start;
         let own = own_identity(vault.device_identity()?)?;
-        let folder = RunFolder::open(&run_folder)?;
+        let folder = if owner.is_some() { RunFolder::of_service(&run_folder) } else { RunFolder::open(&run_folder) }?;
         let setup = block_in_place(|| {
             let setup = Setup::load(&places.home, &vault)?;
             enrol_command_line(&places, &vault, &own)?;
@@ -143,7 +141,7 @@ impl Backend {
         }
         vault.revoked()?.iter().for_each(|(identity, _)| enrolled.revoke(*identity.key()));
         setup.apply(&enrolled);
-        write_backend_id(&folder.file(BACKEND_ID_NAME), own.identity())?;
+        write_backend_id(&folder.file(BACKEND_ID_NAME), own.identity(), owner.is_some())?;
 
         let fingerprint = own.identity().fingerprint();
         let me = Arc::new(Speaker::new(own)?);
@@ -304,10 +302,21 @@ impl Running {
         *self.setup.lock().unwrap_or_else(PoisonError::into_inner) = setup;
     }
 
-    /// Whether a connection comes from the owner's own user, and not over TCP.
-    pub(crate) fn is_owners_user(&self, origin: Origin) -> bool {
-        let user = self.owner.unwrap_or_else(|| rustix::process::geteuid().as_raw());
-        origin.process().is_some_and(|process| process.uid == user)
+    /// Whether this is the first command line of the recorded owner of a service: it is let in without a question, as
+    /// the first one of a backend that runs as its owner is.
+    pub(crate) fn is_owners_first(&self, identity: &Identity, origin: Origin) -> bool {
+        let owner = self.owner.filter(|owner| origin.process().is_some_and(|process| process.uid == *owner));
+        let first = matches!(self.vault.setting(OWNER_CAME), Ok(None));
+        owner.is_some() && first && identity.kind() == ComponentKind::Cli
+    }
+
+    /// Enrols it; there is no second one.
+    pub(crate) fn enrol_owners_first(&self, identity: &Identity) -> Result<(), Error> {
+        self.vault.put_setting(OWNER_CAME, identity.key().as_bytes())?;
+        enrol_itself(&self.vault, &own_identity(self.vault.device_identity()?)?, identity)?;
+        self.enrolled.add(identity.clone(), Grant::for_enrolment(identity, now_ms()));
+        let text = format!("the owner's command line was enrolled: {}", identity.fingerprint());
+        Ok(self.vault.tell_owner(now_ms(), "identity.owner-enrolled", &text)?)
     }
 
     /// Takes a connection into the list for as long as the guard lives.

@@ -17,3 +17,4 @@ pub mod suspend;
 
 pub use backend::{End, News, Start, serve};
 pub use error::Error;
+pub use setup::{read_config, settings};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aico_crypto::{ComponentKind, Identity, IdentitySecret, Name, OsRandom, Password, RecoveryCode};
 use aico_net::{
-    AlsoUser, BACKEND_ID_NAME, DoorLimits, Error as NetError, Listener, Manner, Origin, RunFolder, Speaker, Visitor,
+    AlsoUser, BACKEND_ID_NAME, DoorLimits, Error as NetError, Listener, Manner, Origin, Speaker, Visitor,
     write_backend_id,
 };
 use aico_proto::message::{DoneAnswer, Failure, FailureCode, Part, Request, StatusAnswer, from_json};
@@ -67,7 +67,7 @@ pub(crate) async fn serve(
     let secret = IdentitySecret::make(&OsRandom)?;
     let identity = Identity::new(ComponentKind::Backend, *secret.public(), Name::parse("locked")?);
     let me = LocalIdentity::new(secret, identity).map_err(Error::Identity)?;
-    write_backend_id(&RunFolder::open(&start.run_folder)?.file(BACKEND_ID_NAME), me.identity())?;
+    write_backend_id(&start.run_folder.join(BACKEND_ID_NAME), me.identity(), start.owner.is_some())?;
     let (asked, mut to_open) = mpsc::channel(1);
     // Without a side file nothing can be written down, and the owner can still get in.
     let log = Mutex::new(vault.locked_log().ok());
@@ -238,7 +238,9 @@ impl Door {
 pub(crate) fn parse_proof(proof: &aico_proto::message::Proof) -> Result<Proof, Failure> {
     use aico_proto::message::Proof as Sent;
     match proof {
-        Sent::Password(text) => Password::parse(text.expose()).map(Proof::Password).map_err(|error| bad_request(error.to_string())),
+        Sent::Password(text) => {
+            Password::parse(text.expose()).map(Proof::Password).map_err(|error| bad_request(error.to_string()))
+        }
         Sent::RecoveryCode(text) => parse_code(text.expose()).map(Proof::Recovery),
     }
 }

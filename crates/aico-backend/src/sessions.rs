@@ -54,7 +54,11 @@ impl Stat {
         let (_, rest) = text.rsplit_once(')')?;
         let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
         let field = |number: usize| fields.get(number - 3).copied();
-        Some(Self { session: field(6)?.parse().ok()?, terminal: field(7)?.parse().ok()?, began: field(22)?.parse().ok()? })
+        Some(Self {
+            session: field(6)?.parse().ok()?,
+            terminal: field(7)?.parse().ok()?,
+            began: field(22)?.parse().ok()?,
+        })
     }
 }
 

@@ -10,7 +10,8 @@ use aico_crypto::{Identity, OsRandom, Random};
 use aico_proto::CloseReason;
 use aico_proto::limits::DATA_RECORD_BYTES;
 use aico_proto::message::{
-    EnrolAnswer, Failure, FailureCode, GetAnswer, Part, PartKind, PutAnswer, Request, from_json, to_json,
+    DoneAnswer, EnrolAnswer, Failure, FailureCode, GetAnswer, ListEntry, Part, PartKind, PutAnswer, Request, from_json,
+    to_json,
 };
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -31,6 +32,8 @@ pub const ABANDONED: u64 = u64::MAX;
 pub enum Address {
     /// The Unix socket in this run folder; the backend's identity is pinned from there.
     Local(PathBuf),
+    /// The same of a service that has a user of its own.
+    Service(PathBuf),
     /// TCP, and the identity that must answer.
     Tcp(SocketAddr, Identity),
 }
@@ -56,8 +59,11 @@ impl Dial {
     /// Connects once.
     pub async fn connect(&self) -> Result<Client, Error> {
         let stream = match &self.address {
-            Address::Local(run_folder) => {
-                let folder = RunFolder::open(run_folder)?;
+            Address::Local(run_folder) | Address::Service(run_folder) => {
+                let folder = match &self.address {
+                    Address::Service(_) => RunFolder::of_service(run_folder)?,
+                    _ => RunFolder::open(run_folder)?,
+                };
                 let stream = folder.connect().await?;
                 let expected = read_backend_id(&run_folder.join(BACKEND_ID_NAME))?;
                 SecureStream::connect(stream, &self.manner, expected).await?
@@ -167,6 +173,23 @@ impl Client {
         }
         destination.flush().await.map_err(Error::Local)?;
         Ok(head)
+    }
+
+    /// The next value of an export that was asked for; none at its end. Its parts follow.
+    pub async fn next_exported(&mut self) -> Result<Option<ListEntry>, Error> {
+        match Part::parse(self.stream.receiver.receive().await?)? {
+            Part::Answer(json) => match from_json::<ListEntry>(json) {
+                Ok(entry) => Ok(Some(entry)),
+                Err(_) => Ok(from_json::<DoneAnswer>(json).map(|_| None)?),
+            },
+            Part::Failure(json) => Err(Error::Failure(from_json(json)?)),
+            _ => Err(Error::UnexpectedMessage),
+        }
+    }
+
+    /// The next record, as it came.
+    pub async fn next_part(&mut self) -> Result<&[u8], Error> {
+        self.stream.receiver.receive().await
     }
 
     /// Says goodbye.

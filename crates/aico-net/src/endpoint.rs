@@ -4,10 +4,11 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 
 use crate::Error;
 
@@ -36,18 +37,41 @@ impl RunFolder {
         Ok(folder)
     }
 
+    /// Opens the run folder of a service that has a user of its own: root or that user made it, and nobody else can
+    /// write there.
+    pub fn of_service(path: &Path) -> Result<Self, Error> {
+        let folder = Self::open_any(path)?;
+        let metadata = fs::metadata(path).map_err(|error| Error::io_at("look at", path, error))?;
+        if metadata.mode() & 0o022 != 0 {
+            let refused = io::ErrorKind::PermissionDenied.into();
+            return Err(Error::io_at("trust the folder, which others can write to,", path, refused));
+        }
+        Ok(folder)
+    }
+
     /// Opens an existing folder. A link, or a folder of somebody else, is refused.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        let folder = Self::open_any(path)?;
+        let owner = fs::metadata(path).map_err(|error| Error::io_at("look at", path, error))?.uid();
+        if owner != rustix::process::geteuid().as_raw() {
+            return Err(Error::io_at("enter the folder of another user", path, io::ErrorKind::PermissionDenied.into()));
+        }
+        Ok(folder)
+    }
+
+    fn open_any(path: &Path) -> Result<Self, Error> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let handle = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| match error {
             rustix::io::Errno::NOENT => Error::NotRunning(path.join(SOCKET_NAME).display().to_string()),
             other => Error::io_at("open the folder", path, other.into()),
         })?;
-        let owner = fs::metadata(path).map_err(|error| Error::io_at("look at", path, error))?.uid();
-        if owner != rustix::process::geteuid().as_raw() {
-            return Err(Error::io_at("enter the folder of another user", path, io::ErrorKind::PermissionDenied.into()));
-        }
         Ok(Self { path: path.to_owned(), handle })
+    }
+
+    /// A file in the folder.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
     }
 
     /// Where the socket is.
@@ -56,8 +80,9 @@ impl RunFolder {
         self.path.join(SOCKET_NAME)
     }
 
-    /// Listens. The caller holds the vault's lock, so an old socket file is a leftover and is replaced.
-    pub fn listen(&self) -> Result<UnixListener, Error> {
+    /// Listens. The caller holds the vault's lock, so an old socket file is a leftover and is replaced. Others than our
+    /// own user may connect only where `also_others`; whom it answers is decided by their credentials.
+    pub fn listen(&self, also_others: bool) -> Result<UnixListener, Error> {
         let socket = self.socket();
         match fs::remove_file(&socket) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -67,7 +92,7 @@ impl RunFolder {
         }
         let bind = UnixListener::bind(short_path(self.handle.as_fd()));
         let listener = bind.map_err(|error| Error::io_at("listen at", &socket, error))?;
-        let mode = fs::Permissions::from_mode(0o600);
+        let mode = fs::Permissions::from_mode(if also_others { 0o666 } else { 0o600 });
         fs::set_permissions(&socket, mode).map_err(|error| Error::io_at("close to others", &socket, error))?;
         Ok(listener)
     }

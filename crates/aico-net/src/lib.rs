@@ -17,7 +17,9 @@ pub const BACKEND_ID_NAME: &str = "backend.id";
 pub use client::{ABANDONED, Address, Client, Dial};
 pub use endpoint::{PeerProcess, RunFolder, SOCKET_NAME};
 pub use error::Error;
-pub use identity_file::{read_backend_id, read_client_key, write_backend_id, write_client_key};
+pub use identity_file::{
+    read_backend_id, read_client_key, read_component_file, write_backend_id, write_client_key, write_component_file,
+};
 pub use link::{Traffic, Wire};
 pub use listener::{AlsoUser, DoorLimits, Listener, Origin, Refused, Visitor};
 pub use secure_stream::{LinkHandle, Manner, Receiver, SecureStream, Sender, Speaker};

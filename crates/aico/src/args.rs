@@ -14,6 +14,9 @@ pub(crate) use service::ServiceCommand;
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
+    /// Passwords from FILE, one a line, the old one first; `-` is standard input. Opens no session
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -25,9 +28,37 @@ pub(crate) enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
+        /// Show every connection instead
+        #[arg(long)]
+        connections: bool,
     },
     /// Stop the backend; what it has accepted is finished first
     Down,
+    /// Lock the vault: the process that has the keys ends, and no start opens it until `aico unlock`
+    Lock,
+    /// Open a locked vault
+    Unlock {
+        /// With the recovery code instead of the password
+        #[arg(long)]
+        recovery: bool,
+    },
+    /// Password, recovery code, key slots, and the owner's session
+    #[command(subcommand)]
+    Security(SecurityCommand),
+    /// Say what opens the vault, what a loss would mean today, and what is wrong
+    Doctor {
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// The configuration, `security.yaml`
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Delete the vault and everything in it, for ever
+    Reset,
+    /// The process that has the keys; `aico up` starts it
+    #[command(hide = true)]
+    Worker,
     /// Keep and read data
     #[command(subcommand)]
     Data(DataCommand),
@@ -60,6 +91,14 @@ pub(crate) enum DataCommand {
     Rm { path: String },
     /// Store every file of a folder under `<name of DIR>/<relative path>`
     Import { dir: PathBuf },
+    /// Write every value to DIR as `<category>/<name>`, unencrypted
+    Export { dir: PathBuf },
+    /// Say what is stored, how much, how it is protected and who may read it
+    Inventory {
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -116,16 +155,112 @@ pub(crate) enum IdentityCommand {
     Approve { fingerprint: String },
     /// Turn a waiting identity away, by its fingerprint
     Deny { fingerprint: String },
+    /// Show who is enrolled and who was revoked
+    List {
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Call an identity something else
+    Rename { fingerprint: String, name: String },
+    /// Revoke an identity, and cut its connections
+    Revoke { fingerprint: String },
+    /// Make this client a new identity, and revoke the old one
+    Regenerate,
+    /// Make and enrol an identity for a component that runs elsewhere, and write it to FILE
+    Export {
+        /// Where it is written; it is a secret
+        file: PathBuf,
+        /// What it is for: frontend, cli, studio or plugin
+        #[arg(long, default_value = "frontend")]
+        kind: String,
+        /// Its name, up to 31 bytes
+        #[arg(long, default_value = "frontend")]
+        name: String,
+    },
+    /// Take over an identity that was exported for this machine: it becomes the command line's
+    Import { file: PathBuf },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SecurityCommand {
+    /// Set the first password
+    Setup,
+    /// Change the password; no data is touched
+    Passwd {
+        /// Make a new root key too: an older copy of the header still opens with the old password
+        #[arg(long)]
+        rotate: bool,
+    },
+    /// Make a recovery code on the terminal; it is in force once two of its words are typed back
+    Recovery,
+    /// Set a new password with the recovery code
+    Recover,
+    /// Show the owner's session at this terminal
+    Session {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// End the session; with `--stored-keys` remove what this machine keeps to open the vault
+    Clear {
+        /// Remove the key file and the keyring's entry; refused without a password or a recovery code
+        #[arg(long)]
+        stored_keys: bool,
+    },
+    /// The key slots
+    #[command(subcommand)]
+    Slots(SlotsCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SlotsCommand {
+    /// Show what opens the vault
+    List {
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Add a slot that this machine keeps
+    Add {
+        /// key-file or secret-service
+        kind: String,
+    },
+    /// Remove a slot, by its number
+    Remove { slot: u8 },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check the file; needs no backend
+    Check,
+    /// Show what is in force, and what waits to be accepted
+    Show {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Accept the file as it is
+    Accept,
+    /// Print the JSON schema, for editors
+    Schema,
 }
 
 impl Args {
     /// Whether errors are shown as JSON too.
     pub(crate) fn json(&self) -> bool {
         match &self.command {
-            Command::Status { json }
-            | Command::Data(DataCommand::List { json, .. })
+            Command::Status { json, .. }
+            | Command::Doctor { json }
+            | Command::Data(DataCommand::List { json, .. } | DataCommand::Inventory { json })
+            | Command::Config(ConfigCommand::Show { json })
+            | Command::Security(
+                SecurityCommand::Session { json } | SecurityCommand::Slots(SlotsCommand::List { json }),
+            )
             | Command::Audit(AuditCommand::Tail { json, .. } | AuditCommand::Verify { json, .. })
-            | Command::Identity(IdentityCommand::Show { json } | IdentityCommand::Pending { json })
+            | Command::Identity(
+                IdentityCommand::Show { json } | IdentityCommand::Pending { json } | IdentityCommand::List { json },
+            )
             | Command::Service(ServiceCommand::Status { json, .. }) => *json,
             _ => false,
         }

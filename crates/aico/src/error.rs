@@ -30,8 +30,18 @@ pub(crate) enum Error {
     LogNotWhole(String),
     #[error("the audit log is whole in itself, but nothing outside of it vouches for it")]
     NotAnchored,
-    #[error("the backend did not stop in time")]
+    #[error("the backend did not follow in time")]
     StillRunning,
+    #[error("{0} values were not written")]
+    Export(usize),
+    #[error("{0} wants a terminal, or a person at one")]
+    NoTerminal(&'static str),
+    #[error("{0} things are wrong")]
+    Unwell(usize),
+    #[error("the worker ended with code {0}")]
+    Worker(u8),
+    #[error("the worker was ended: {0}")]
+    WorkerDied(String),
     #[error(transparent)]
     Service(#[from] ServiceError),
     #[error("the result does not encode as JSON")]
@@ -46,6 +56,10 @@ impl Error {
     /// Prints the error and gives its exit code.
     pub(crate) fn show(&self, json: bool) -> ExitCode {
         let hint = self.hint();
+        if let Self::Worker(code) = self {
+            // Only a code: whoever ended with it has said why.
+            return ExitCode::from(*code);
+        }
         if json {
             let value = serde_json::json!({ "error": self.to_string(), "causes": self.causes(), "hint": hint });
             ui::error_line(&value.to_string());
@@ -74,7 +88,9 @@ impl Error {
     /// The exit codes that scripts rely on.
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) => 2,
+            Self::Usage(_) | Self::Backend(aico_backend::Error::Config { .. }) => 2,
+            Self::NoTerminal(_) => 6,
+            Self::Worker(code) => *code,
             Self::Service(error) => error.exit_code(),
             Self::NotAnchored => 3,
             Self::Net(NetError::NotRunning(_)) => 4,
@@ -83,6 +99,8 @@ impl Error {
                 FailureCode::Denied => 6,
                 FailureCode::DiskFull => 7,
                 FailureCode::BadRequest => 2,
+                FailureCode::Authenticate | FailureCode::Confirm | FailureCode::WrongProof => 6,
+                FailureCode::Locked => 9,
                 _ => 1,
             },
             Self::Net(NetError::IdentityFile { .. } | NetError::Silence) => 6,
@@ -96,6 +114,12 @@ impl Error {
         let hint = match self {
             Self::Net(error) | Self::Backend(aico_backend::Error::Net(error)) => return net_hint(error),
             Self::Vault(error) | Self::Backend(aico_backend::Error::Vault(error)) => vault_hint(error)?,
+            Self::Backend(aico_backend::Error::Config { hint, .. }) => return hint.clone(),
+            Self::NoTerminal(_) => {
+                "run it on a terminal; where a password is asked for, `--password-file FILE` gives it"
+            }
+            Self::Unwell(_) => "each line above that begins with PROBLEM says what to do",
+            Self::Export(_) => "the paths that are named above cannot be files beside the others",
             Self::Service(error) => return error.hint(),
             Self::LogNotWhole(_) => "keep a copy of the folder `audit` as it is now: it is the evidence",
             Self::NotAnchored => "start from a vault that opens, or give `--checkpoint FILE`",
@@ -130,7 +154,8 @@ fn net_hint(error: &NetError) -> Option<String> {
 fn vault_hint(error: &VaultError) -> Option<&'static str> {
     Some(match error {
         VaultError::Held { .. } => "one process opens a vault; stop the other one with `aico down`",
-        VaultError::Locked(_) => "is AICO_KEY_DIR the folder that was used at the first start?",
+        VaultError::Locked(_) => "is AICO_KEY_DIR the folder that was used at the first start? `aico doctor` says more",
+        VaultError::LockedByOwner => "`aico unlock` opens it",
         VaultError::Newer { .. } => "use the newer program that wrote it; nothing was changed",
         VaultError::Damaged { .. } => "nothing was changed; restore the named file from a backup",
         VaultError::Full { .. } => "free some space and try again; nothing that was acknowledged is lost",

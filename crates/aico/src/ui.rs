@@ -16,6 +16,12 @@ pub(crate) fn error_line(text: &str) {
     eprintln!("{text}");
 }
 
+/// A question on standard error; the answer stands on the same line.
+pub(crate) fn prompt(text: &str) {
+    eprint!("{text}");
+    let _closed = std::io::stderr().flush();
+}
+
 /// Text from outside as a terminal may show it: no control character passes.
 pub(crate) fn printable(text: &str) -> String {
     let shown = |c: char| if c.is_control() || is_bidi(c) { c.escape_unicode().to_string() } else { c.to_string() };

@@ -23,12 +23,7 @@ const PROTECTION: &str = "SQLCipher (AES-256, HMAC-SHA-512); above 1 MiB AES-256
 /// JSON bytes of a page's entries.
 const PAGE_BYTES: usize = 48 * 1024;
 
-pub(crate) async fn put(
-    running: &Running,
-    caller: &Caller,
-    path: &str,
-    line: &mut Line<'_>,
-) -> Result<(), NetError> {
+pub(crate) async fn put(running: &Running, caller: &Caller, path: &str, line: &mut Line<'_>) -> Result<(), NetError> {
     let begun = block_in_place(|| begin_put(running, caller, path));
     let mut value = match begun {
         Ok(value) => value,
@@ -73,12 +68,7 @@ async fn refuse_value(line: &mut Line<'_>, failure: &Failure) -> Result<(), NetE
     }
 }
 
-pub(crate) async fn get(
-    running: &Running,
-    caller: &Caller,
-    path: &str,
-    line: &mut Line<'_>,
-) -> Result<(), NetError> {
+pub(crate) async fn get(running: &Running, caller: &Caller, path: &str, line: &mut Line<'_>) -> Result<(), NetError> {
     let opened = block_in_place(|| {
         let permit = value_permit(running, caller, Action::ReadData, path)?;
         running.vault().get(permit).map_err(|error| failure(&error))

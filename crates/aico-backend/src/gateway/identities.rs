@@ -104,12 +104,7 @@ fn entry(
     }
 }
 
-pub(crate) fn rename(
-    running: &Running,
-    caller: &Caller,
-    fingerprint: &str,
-    name: &str,
-) -> Result<DoneAnswer, Failure> {
+pub(crate) fn rename(running: &Running, caller: &Caller, fingerprint: &str, name: &str) -> Result<DoneAnswer, Failure> {
     if name.is_empty() || name.len() > 4 * MAX_NAME_BYTES || name.chars().any(char::is_control) {
         return Err(bad_request("a name has 1 to 124 bytes and no control characters"));
     }

@@ -34,7 +34,8 @@ fn check(running: &Running, caller: &Caller, proof: &Proof) -> Result<(), Failur
     match &checked {
         Ok(()) => running.record("auth.passed", caller.principal.identity().kind().as_str()),
         Err(VaultError::WrongPassword | VaultError::WrongCode) => {
-            let text = format!("a wrong password or recovery code was given by `{}`", caller.principal.identity().name());
+            let text =
+                format!("a wrong password or recovery code was given by `{}`", caller.principal.identity().name());
             let _failed_closed = running.vault().tell_owner(now_ms(), "auth.failed", &text);
         }
         Err(_) => {}

@@ -11,9 +11,10 @@ use std::sync::Arc;
 
 use aico_net::{Error as NetError, Origin, Receiver, Sender, Visitor};
 use aico_policy::Principal;
-use aico_proto::message::{Failure, FailureCode, Part, PartKind, Request, from_json, to_json};
+use aico_proto::message::{EnrolAnswer, Failure, FailureCode, Part, PartKind, Request, from_json, to_json};
 use aico_proto::{CloseReason, Peer, UnenrolledPeer};
 use serde::Serialize;
+use tokio::task::block_in_place;
 
 use crate::backend::{End, Running};
 use crate::error::bad_request;
@@ -71,12 +72,7 @@ async fn serve_requests(running: &Running, caller: &mut Caller, line: &mut Line<
     }
 }
 
-async fn handle(
-    running: &Running,
-    caller: &mut Caller,
-    request: Request,
-    line: &mut Line<'_>,
-) -> Result<(), NetError> {
+async fn handle(running: &Running, caller: &mut Caller, request: Request, line: &mut Line<'_>) -> Result<(), NetError> {
     match request {
         Request::DataPut { path } => data::put(running, caller, &path, line).await,
         Request::DataGet { path } => data::get(running, caller, &path, line).await,
@@ -170,6 +166,15 @@ async fn serve_unenrolled(
         let hint = Some("`aico identity enrol` asks for it".to_owned());
         line.fail(&Failure { code: FailureCode::Denied, message, hint }).await?;
         return Ok(CloseReason::Protocol);
+    }
+    if running.is_owners_first(peer.identity(), origin) {
+        let fingerprint = peer.identity().fingerprint().to_string();
+        let answer = |state: &str| EnrolAnswer { state: state.to_owned(), fingerprint: fingerprint.clone() };
+        line.answer(&answer("waiting")).await?;
+        let done = block_in_place(|| running.enrol_owners_first(peer.identity()));
+        let failed = |_| Failure { code: FailureCode::Failed, message: "enrolling failed".to_owned(), hint: None };
+        reply(line, done.map(|()| answer("enrolled")).map_err(failed)).await?;
+        return Ok(CloseReason::Normal);
     }
     running.record("enrol.asked", &format!("{}, {origin}", peer.identity().kind().as_str()));
     let waiting = running.waiting().clone();

@@ -125,7 +125,12 @@ fn the_key_file_goes_only_when_a_person_holds_a_way_in() {
     header.add_slot(&root, &password_slot(2, &secret), 1, &OsRandom).unwrap();
     header.remove_slot(&root, SlotId(1)).unwrap();
     assert!(matches!(header.remove_slot(&root, SlotId(2)), Err(Error::Refused(_))), "the last one");
-    let code = NewSlot { kind: SlotKind::RecoveryCode, id: SlotId(3), secret: SlotSecret::make(&OsRandom).unwrap(), parameters: Vec::new() };
+    let code = NewSlot {
+        kind: SlotKind::RecoveryCode,
+        id: SlotId(3),
+        secret: SlotSecret::make(&OsRandom).unwrap(),
+        parameters: Vec::new(),
+    };
     header.put_recovery(&root, &code, 1, &OsRandom).unwrap();
     assert!(header.recovery_confirmed());
     header.remove_slot(&root, SlotId(2)).unwrap();

@@ -225,6 +225,13 @@ pub fn read_header(home: &Path) -> Result<Header, Error> {
     Header::read(&home.join(HEADER))
 }
 
+/// Every key slot of the vault in `places.home`, tried as far as that goes without the owner, and whether the owner has
+/// locked it. Nothing is changed, and no running backend is in the way.
+pub fn survey(places: &Places) -> Result<(Vec<SlotState>, bool), Error> {
+    let header = read_header(&places.home)?;
+    Ok((keys::slot_states(&header, &unlock::rungs(places)), header.is_locked()))
+}
+
 /// A root key that opens a vault.
 #[derive(Debug)]
 pub struct Found {
@@ -448,11 +455,12 @@ impl Vault<Unlocked> {
     pub fn state(&self, permit: Permit) -> Result<VaultState, Error> {
         self.redeem(&permit, Action::ReadStatus)?;
         let state = &self.state;
+        let header = state.keys().header.clone();
         Ok(VaultState {
             unlocked_by: state.by.word().to_owned(),
-            weakest_slot: unlock::weakest_slot(&state.keys().header).word().to_owned(),
-            recovery_code: state.keys().header.recovery_confirmed(),
-            password: state.keys().header.has(SlotKind::Password),
+            weakest_slot: unlock::weakest_slot(&header).word().to_owned(),
+            recovery_code: header.recovery_confirmed(),
+            password: header.has(SlotKind::Password),
             data_bytes: state.owner.total_bytes()?,
             values: state.owner.count()?,
             audit_entries: state.journal.log().head().size,

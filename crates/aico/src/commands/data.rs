@@ -2,7 +2,9 @@ use std::path::Path;
 
 use aico_proto::message::{DoneAnswer, ListAnswer, Request};
 
+use crate::commands::finish;
 use crate::error::Error;
+use crate::owner::Owner;
 use crate::places::connect;
 use crate::ui;
 
@@ -19,24 +21,28 @@ pub(crate) async fn put(path: &str, file: &Path) -> Result<(), Error> {
         client.put(path, &mut bar.wrap_async_read(opened)).await?;
         bar.finish_and_clear();
     }
-    let _gone = client.close().await;
-    Ok(())
+    finish(client).await
 }
 
 /// Writes one value to standard output.
-pub(crate) async fn get(path: &str) -> Result<(), Error> {
+pub(crate) async fn get(path: &str, mut owner: Owner) -> Result<(), Error> {
     let mut client = connect().await?;
-    client.get(path, &mut tokio::io::stdout()).await?;
-    let _gone = client.close().await;
-    Ok(())
+    let mut out = tokio::io::stdout();
+    if let Err(error) = client.get(path, &mut out).await {
+        // Refused before a byte of it was sent, or not at all.
+        owner.show_presence(&mut client, error, "get").await?;
+        client.get(path, &mut out).await?;
+    }
+    finish(client).await
 }
 
 /// Lists values, page by page.
-pub(crate) async fn list(prefix: Option<String>, json: bool) -> Result<(), Error> {
+pub(crate) async fn list(prefix: Option<String>, json: bool, mut owner: Owner) -> Result<(), Error> {
     let mut client = connect().await?;
     let mut after = None;
     loop {
-        let page: ListAnswer = client.ask(&Request::DataList { prefix: prefix.clone(), after }).await?;
+        let request = Request::DataList { prefix: prefix.clone(), after };
+        let page: ListAnswer = owner.ask(&mut client, &request, "list").await?;
         for entry in &page.entries {
             if json {
                 ui::line(&serde_json::to_string(entry)?);
@@ -49,14 +55,12 @@ pub(crate) async fn list(prefix: Option<String>, json: bool) -> Result<(), Error
             break;
         }
     }
-    let _gone = client.close().await;
-    Ok(())
+    finish(client).await
 }
 
 /// Removes one value.
 pub(crate) async fn remove(path: String) -> Result<(), Error> {
     let mut client = connect().await?;
     client.ask::<DoneAnswer>(&Request::DataRemove { path }).await?;
-    let _gone = client.close().await;
-    Ok(())
+    finish(client).await
 }

@@ -1,14 +1,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aico_net::{Client, Error as NetError};
+use aico_net::{Client, Dial, Error as NetError};
 use indicatif::ProgressBar;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use walkdir::WalkDir;
 
 use crate::error::Error;
-use crate::places::connect;
+use crate::places::{connect, dial};
 use crate::ui;
 
 /// Connections that store at once: their writes to disk then share the waiting.
@@ -28,7 +28,7 @@ pub(crate) async fn import(dir: &Path) -> Result<(), Error> {
     let queue = Arc::new(Mutex::new(plan.items.into_iter()));
     let mut lanes = JoinSet::new();
     for _ in 0..LANES.min(total) {
-        lanes.spawn(lane(connect().await?, queue.clone(), bar.clone()));
+        lanes.spawn(lane(connect().await?, dial()?, queue.clone(), bar.clone()));
     }
     let (mut stored, mut failed) = (Stored::default(), plan.skipped);
     let mut broken = None;
@@ -61,6 +61,7 @@ struct Stored {
 /// Stores files off the queue, one after another, over one connection.
 async fn lane(
     mut client: Client,
+    dial: Dial,
     queue: Arc<Mutex<std::vec::IntoIter<Item>>>,
     bar: ProgressBar,
 ) -> Result<(Stored, Vec<String>), Error> {
@@ -76,7 +77,14 @@ async fn lane(
                 continue;
             }
         };
-        match client.put(&item.path, &mut bar.wrap_async_read(file)).await {
+        let mut stored_now = client.put(&item.path, &mut bar.wrap_async_read(file)).await;
+        if dial.retries > 0 && stored_now.as_ref().is_err_and(NetError::is_passing) {
+            // The backend was restarted, say. Storing a value again replaces it by itself.
+            client = dial.reconnect().await?;
+            let again = tokio::fs::File::open(&item.file).await.map_err(|error| Error::io(shown.to_string(), error))?;
+            stored_now = client.put(&item.path, &mut bar.wrap_async_read(again)).await;
+        }
+        match stored_now {
             Ok(answer) => {
                 stored.files += 1;
                 stored.bytes += answer.bytes;

@@ -1,29 +1,44 @@
 //! One file a command.
 
 mod audit;
+mod config;
 mod data;
+mod doctor;
 mod down;
+mod export;
 mod identity;
 mod import;
+mod lock;
+mod reset;
+mod security;
 pub(crate) mod service;
 mod status;
 mod up;
 
+use std::io::IsTerminal;
+use std::path::Path;
 use std::time::Duration;
 
-use crate::args::{Args, AuditCommand, Command, DataCommand, IdentityCommand};
+use aico_net::Client;
+use aico_proto::message::{Request, StatusAnswer};
+
+use crate::args::{Args, AuditCommand, Command, DataCommand};
 use crate::error::Error;
+use crate::owner::Owner;
+use crate::ui;
 
 pub(crate) fn run(args: Args) -> Result<(), Error> {
+    let stdin_is_data = matches!(&args.command, Command::Data(DataCommand::Put { file, .. }) if file == Path::new("-"));
+    let owner = Owner::new(args.password_file.as_deref(), stdin_is_data)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(2)
         .build()
         .map_err(|error| Error::io("start the runtime", error))?;
-    let serves = matches!(args.command, Command::Up);
+    let serves = matches!(args.command, Command::Worker);
     let done = runtime.block_on(async {
         // Spawned, so that what blocks may do so on a worker.
-        let task = tokio::spawn(dispatch(args.command));
+        let task = tokio::spawn(dispatch(args.command, owner));
         task.await.unwrap_or_else(|crash| Err(Error::io("finish the command", std::io::Error::other(crash))))
     });
     if serves {
@@ -36,25 +51,48 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     done
 }
 
-async fn dispatch(command: Command) -> Result<(), Error> {
+/// Shows the owner what happened since the last contact, and says goodbye.
+pub(crate) async fn finish(mut client: Client) -> Result<(), Error> {
+    if std::io::stderr().is_terminal()
+        && let Ok(status) = client.ask::<StatusAnswer>(&Request::Status {}).await
+    {
+        status.notices.iter().for_each(|notice| ui::error_line(&format!("note: {}", ui::printable(notice))));
+    }
+    let _gone = client.close().await;
+    Ok(())
+}
+
+async fn dispatch(command: Command, owner: Owner) -> Result<(), Error> {
     match command {
         Command::Up => up::up().await,
-        Command::Status { json } => status::status(json).await,
+        Command::Worker => up::worker().await,
+        Command::Status { json, connections: false } => status::status(json).await,
+        Command::Status { json, connections: true } => status::connections(json).await,
         Command::Down => down::down().await,
-        Command::Data(DataCommand::Put { path, file }) => data::put(&path, &file).await,
-        Command::Data(DataCommand::Get { path }) => data::get(&path).await,
-        Command::Data(DataCommand::List { prefix, json }) => data::list(prefix, json).await,
-        Command::Data(DataCommand::Rm { path }) => data::remove(path).await,
-        Command::Data(DataCommand::Import { dir }) => import::import(&dir).await,
+        Command::Lock => lock::lock().await,
+        Command::Unlock { recovery } => lock::unlock(owner, recovery).await,
+        Command::Security(command) => security::security(command, owner).await,
+        Command::Doctor { json } => doctor::doctor(json).await,
+        Command::Config(command) => config::config(command, owner).await,
+        Command::Reset => reset::reset(),
+        Command::Service(command) => service::service(command),
+        Command::Data(command) => data(command, owner).await,
         Command::Audit(AuditCommand::Tail { count, json }) => audit::tail(count, json).await,
         Command::Audit(AuditCommand::Verify { require_anchor, checkpoint, json }) => {
             audit::verify(require_anchor, checkpoint.as_deref(), json).await
         }
-        Command::Identity(IdentityCommand::Show { json }) => identity::show(json),
-        Command::Identity(IdentityCommand::Enrol { file, kind, name }) => identity::enrol(&file, &kind, &name).await,
-        Command::Identity(IdentityCommand::Pending { json }) => identity::pending(json).await,
-        Command::Identity(IdentityCommand::Approve { fingerprint }) => identity::approve(fingerprint).await,
-        Command::Identity(IdentityCommand::Deny { fingerprint }) => identity::deny(fingerprint).await,
-        Command::Service(command) => service::service(command),
+        Command::Identity(command) => identity::identity(command, owner).await,
+    }
+}
+
+async fn data(command: DataCommand, owner: Owner) -> Result<(), Error> {
+    match command {
+        DataCommand::Put { path, file } => data::put(&path, &file).await,
+        DataCommand::Get { path } => data::get(&path, owner).await,
+        DataCommand::List { prefix, json } => data::list(prefix, json, owner).await,
+        DataCommand::Rm { path } => data::remove(path).await,
+        DataCommand::Import { dir } => import::import(&dir).await,
+        DataCommand::Export { dir } => export::export(&dir, owner).await,
+        DataCommand::Inventory { json } => export::inventory(json, owner).await,
     }
 }

@@ -1,0 +1,271 @@
+//! `aico doctor`: what opens the vault, what would happen if something were lost today, and what to do.
+
+use std::os::unix::fs::MetadataExt;
+
+use aico_net::{Error as NetError, read_component_file};
+use aico_proto::message::{Request, StatusAnswer};
+use aico_vault::unlock::{SlotKind, rungs};
+use aico_vault::{Places, SlotState, survey};
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::places::{cli_key, connect, places};
+use crate::ui;
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Weight {
+    Good,
+    Advice,
+    Problem,
+}
+
+/// One line of the report.
+#[derive(Debug, Serialize)]
+struct Finding {
+    weight: Weight,
+    about: &'static str,
+    text: String,
+    /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct Report(Vec<Finding>);
+
+impl Report {
+    fn add(&mut self, weight: Weight, about: &'static str, text: impl Into<String>, hint: Option<&str>) {
+        self.0.push(Finding { weight, about, text: text.into(), hint: hint.map(str::to_owned) });
+    }
+}
+
+/// Looks at everything that can go wrong; fails where something is.
+pub(crate) async fn doctor(json: bool) -> Result<(), Error> {
+    let places = places()?;
+    let mut report = Report::default();
+    let slots = look_at_vault(&places, &mut report);
+    if let Some(slots) = &slots {
+        look_at_losses(slots, &mut report);
+        look_at_keyring(&places, slots, &mut report);
+    }
+    look_at_config(&places, &mut report);
+    look_at_identity(&places, slots.is_some(), &mut report);
+    look_at_backend(&mut report).await;
+    for finding in &report.0 {
+        if json {
+            ui::line(&serde_json::to_string(finding)?);
+            continue;
+        }
+        let mark = match finding.weight {
+            Weight::Good => "ok",
+            Weight::Advice => "could be better",
+            Weight::Problem => "PROBLEM",
+        };
+        ui::line(&format!("{:<16} {:<12} {}", mark, finding.about, ui::printable(&finding.text)));
+        if let Some(hint) = &finding.hint {
+            ui::line(&format!("{:<16} {:<12} -> {}", "", "", ui::printable(hint)));
+        }
+    }
+    match report.0.iter().filter(|finding| finding.weight == Weight::Problem).count() {
+        0 => Ok(()),
+        problems => Err(Error::Unwell(problems)),
+    }
+}
+
+/// The slots, each tried as far as that goes without the owner.
+fn look_at_vault(places: &Places, report: &mut Report) -> Option<Vec<SlotState>> {
+    if !places.home.join("vault.aico").exists() {
+        if places.home.join("spaces").exists() {
+            let hint = "put `vault.aico` back from a backup; without it the stores cannot be opened";
+            report.add(Weight::Problem, "header", "`vault.aico` is missing, and encrypted stores are here", Some(hint));
+        } else {
+            report.add(Weight::Good, "vault", "there is none yet", Some("`aico up` sets one up"));
+        }
+        return None;
+    }
+    let (slots, locked) = match survey(places) {
+        Ok(surveyed) => surveyed,
+        Err(error @ aico_vault::Error::Newer { .. }) => {
+            report.add(Weight::Problem, "header", error.to_string(), Some("use the newer program; nothing is changed"));
+            return None;
+        }
+        Err(error) => {
+            let hint = "restore `vault.aico` from a backup; keep the damaged file until the vault opens";
+            report.add(Weight::Problem, "header", error.to_string(), Some(hint));
+            return None;
+        }
+    };
+    if locked {
+        report.add(Weight::Advice, "vault", "its owner has locked it", Some("`aico unlock` opens it"));
+    }
+    for slot in &slots {
+        match &slot.trouble {
+            None => report.add(Weight::Good, "slot", format!("{}: {}", slot.id, describe(slot.kind)), None),
+            Some(why) => {
+                let text = format!("{}, {}, does not open the vault now: {why}", slot.id, slot.kind);
+                report.add(Weight::Problem, "slot", text, Some(way_back(slot.kind, &slots)));
+            }
+        }
+    }
+    Some(slots)
+}
+
+fn describe(kind: SlotKind) -> &'static str {
+    match kind {
+        SlotKind::KeyFile => "the key file opens the vault; it protects copies of the data, not the whole disk",
+        SlotKind::SecretService => "the session's keyring opens the vault",
+        SlotKind::Password => "the password opens the vault",
+        SlotKind::RecoveryCode => "the recovery code opens the vault",
+        _ => "not used by this version",
+    }
+}
+
+/// How the owner gets around a slot that fails.
+fn way_back(kind: SlotKind, slots: &[SlotState]) -> &'static str {
+    let works = |kind| slots.iter().any(|slot| slot.kind == kind && slot.trouble.is_none());
+    if works(SlotKind::Password) {
+        return "`aico up`, then `aico unlock` with the password; then `aico security slots remove` and `add` it again";
+    }
+    if works(SlotKind::RecoveryCode) {
+        return "`aico up`, then `aico security recover` with the recovery code sets a new password";
+    }
+    if works(SlotKind::KeyFile) || works(SlotKind::SecretService) {
+        return "another slot still opens the vault: `aico security slots remove` and `add` this one again";
+    }
+    match kind {
+        SlotKind::KeyFile => {
+            "put the key file back (AICO_KEY_DIR must be the folder of the first start); nothing else opens it"
+        }
+        _ => "unlock or restore the keyring and start again; nothing else opens the vault",
+    }
+}
+
+/// What today's loss of one thing would mean.
+fn look_at_losses(slots: &[SlotState], report: &mut Report) {
+    let has = |kind| slots.iter().any(|slot| slot.kind == kind && slot.trouble.is_none());
+    let (file, keyring) = (has(SlotKind::KeyFile), has(SlotKind::SecretService));
+    let (password, code) = (has(SlotKind::Password), has(SlotKind::RecoveryCode));
+    let held = password || code;
+    let disk = "the data would be lost: there is no copy of it elsewhere that this program knows of";
+    report.add(Weight::Advice, "lost disk", disk, Some("copy the data folder elsewhere; it stays encrypted"));
+    if file && !held && !keyring {
+        let hint = "`aico security recovery` makes a code on paper, `aico security setup` sets a password";
+        report.add(Weight::Advice, "lost key file", "the data would be lost: nothing else opens the vault", Some(hint));
+    } else if file {
+        report.add(Weight::Good, "lost key file", "something else opens the vault", None);
+    }
+    match (keyring, file || held) {
+        (true, true) => report.add(Weight::Good, "lost keyring", "something else opens the vault", None),
+        (true, false) => {
+            let hint = "`aico security recovery` makes a code on paper";
+            report.add(Weight::Problem, "lost keyring", "the data would be lost", Some(hint));
+        }
+        (false, _) => {}
+    }
+    match (password, code, file || keyring) {
+        (true, true, _) => {
+            report.add(
+                Weight::Good,
+                "lost password",
+                "the recovery code sets a new one: `aico security recover`",
+                None,
+            );
+        }
+        (true, false, true) => {
+            let text = "this machine still opens the vault, but nobody could change the password";
+            report.add(Weight::Advice, "lost password", text, Some("`aico security recovery` makes a code on paper"));
+        }
+        (true, false, false) => {
+            let hint = "`aico security recovery` makes a code on paper";
+            report.add(Weight::Problem, "lost password", "the data would be lost", Some(hint));
+        }
+        (false, ..) => {}
+    }
+}
+
+/// Whether a better way came to this machine after the vault was set up.
+fn look_at_keyring(places: &Places, slots: &[SlotState], report: &mut Report) {
+    if slots.iter().any(|slot| slot.kind == SlotKind::SecretService) {
+        return;
+    }
+    let keyring = rungs(places).into_iter().find(|rung| rung.kind() == SlotKind::SecretService);
+    match keyring.map(|rung| rung.available()) {
+        Some(Ok(())) => {
+            let hint = "`aico security slots add secret-service` uses it";
+            report.add(Weight::Advice, "keyring", "a keyring runs here, and the vault does not use it", Some(hint));
+        }
+        Some(Err(why)) => report.add(Weight::Good, "keyring", format!("not used: {why}"), None),
+        None => {}
+    }
+}
+
+fn look_at_config(places: &Places, report: &mut Report) {
+    match aico_backend::read_config(&places.home) {
+        Ok(_) => report.add(Weight::Good, "config", "`security.yaml` is good, or there is none", None),
+        Err(error) => {
+            report.add(
+                Weight::Problem,
+                "config",
+                error.to_string(),
+                Some("`aico config check` says what is allowed there"),
+            );
+        }
+    }
+    if let Ok(metadata) = std::fs::metadata(&places.key_dir)
+        && metadata.mode() & 0o022 != 0
+    {
+        let text = format!("others can write to the key folder {}", places.key_dir.display());
+        report.add(Weight::Problem, "key folder", text, Some("`chmod 700` closes it"));
+    }
+}
+
+/// The command line's own identity: without it nothing answers, and a start makes a new one.
+fn look_at_identity(places: &Places, has_vault: bool, report: &mut Report) {
+    let config = aico_backend::read_config(&places.home).unwrap_or_default();
+    let Ok(path) = cli_key(places, &config) else { return };
+    match read_component_file(&path) {
+        Ok((identity, _)) => {
+            report.add(
+                Weight::Good,
+                "identity",
+                format!("the command line is {}", identity.identity().fingerprint()),
+                None,
+            );
+        }
+        Err(_) if !has_vault => {}
+        Err(NetError::IdentityFile { why, .. }) => {
+            let hint = "stop the backend (Ctrl-C, or `kill` its process) and `aico up` again: whoever can open the vault \
+                        gets a new identity, and it is recorded and shown";
+            report.add(Weight::Problem, "identity", format!("{}: {why}", path.display()), Some(hint));
+        }
+        Err(error) => report.add(Weight::Problem, "identity", error.to_string(), None),
+    }
+}
+
+async fn look_at_backend(report: &mut Report) {
+    let asked = async {
+        let mut client = connect().await?;
+        let status: StatusAnswer = client.ask(&Request::Status {}).await?;
+        let _gone = client.close().await;
+        Ok::<_, Error>(status)
+    };
+    match asked.await {
+        Ok(status) if status.locked => {
+            report.add(Weight::Advice, "backend", "it runs, and the vault is locked", Some("`aico unlock` opens it"));
+        }
+        Ok(status) => {
+            report.add(Weight::Good, "backend", format!("it runs; unlocked by {}", status.unlocked_by), None);
+        }
+        Err(Error::Net(NetError::NotRunning(_))) => {
+            report.add(Weight::Good, "backend", "it does not run", Some("`aico up` starts it"));
+        }
+        Err(error @ Error::Net(NetError::Silence)) => {
+            let hint = "it does not know this client: was the identity revoked or replaced? Stop the backend and `aico up` \
+                        again enrols the one that is there";
+            report.add(Weight::Problem, "backend", error.to_string(), Some(hint));
+        }
+        Err(error) => report.add(Weight::Problem, "backend", error.to_string(), None),
+    }
+}

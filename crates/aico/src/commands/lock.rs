@@ -1,0 +1,78 @@
+use std::time::{Duration, Instant};
+
+use aico_net::Client;
+use aico_proto::message::{DoneAnswer, FailureCode, Proof, Request, StatusAnswer};
+
+use crate::commands::finish;
+use crate::error::Error;
+use crate::owner::Owner;
+use crate::places::connect;
+use crate::ui;
+
+/// For the worker to be replaced, or to open its stores.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Locks the vault, and returns when the process that had the keys is gone.
+pub(crate) async fn lock() -> Result<(), Error> {
+    let mut client = connect().await?;
+    match client.ask::<DoneAnswer>(&Request::Lock {}).await {
+        Err(error) if error.failure_code() == Some(FailureCode::Locked) => {
+            ui::line("it is locked already");
+            return Ok(());
+        }
+        answered => answered?,
+    };
+    let _gone = client.close().await;
+    until(true).await?;
+    ui::line("locked");
+    Ok(())
+}
+
+/// Opens a locked vault; says so where it is not locked.
+pub(crate) async fn unlock(mut owner: Owner, recovery: bool) -> Result<(), Error> {
+    let mut client = connect().await?;
+    let status: StatusAnswer = client.ask(&Request::Status {}).await?;
+    if !status.locked {
+        ui::line("it is not locked");
+        return finish(client).await;
+    }
+    let proof = if recovery {
+        Some(Proof::RecoveryCode(owner.password("Recovery code (15 words): ")?))
+    } else {
+        let home = crate::places::places()?.home;
+        // The header is public; a wrong guess here is refused there.
+        let has_password = aico_vault::read_header(&home).map_or(true, |header| header.is_held_by_a_person());
+        if has_password { Some(Proof::Password(owner.password("Password: ")?)) } else { None }
+    };
+    client.ask::<DoneAnswer>(&Request::Unlock { proof }).await?;
+    let _gone = client.close().await;
+    until(false).await?;
+    ui::line("unlocked");
+    finish(connect().await?).await
+}
+
+/// Connects to the backend that has just been unlocked.
+pub(crate) async fn reconnect() -> Result<Client, Error> {
+    until(false).await?;
+    connect().await
+}
+
+/// Waits until the backend is locked, or is not.
+async fn until(locked: bool) -> Result<(), Error> {
+    let began = Instant::now();
+    loop {
+        let state = async {
+            let mut client = connect().await?;
+            let status: StatusAnswer = client.ask(&Request::Status {}).await?;
+            let _gone = client.close().await;
+            Ok::<bool, Error>(status.locked)
+        };
+        match state.await {
+            Ok(now) if now == locked => return Ok(()),
+            // In between, nobody answers, or with an identity that has just gone.
+            _ if began.elapsed() < PATIENCE => tokio::time::sleep(Duration::from_millis(50)).await,
+            Ok(_) => return Err(Error::StillRunning),
+            Err(error) => return Err(error),
+        }
+    }
+}
