@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -89,8 +90,9 @@ pub async fn serve(start: Start, news: impl Fn(News<'_>), interrupted: impl Futu
             Err(error) if waits_for_owner(&vault, &error) => error.to_string(),
             Err(error) => return Err(error.into()),
         };
+        let me = locked::identity(&start)?;
         news(News::Locked { why });
-        match locked::serve(vault, &start, &mut interrupted).await? {
+        match locked::serve(vault, me, &start, &mut interrupted).await? {
             LockedEnd::Stopped => return Ok(End::Stopped),
             LockedEnd::Opened(opened) => break *opened,
             LockedEnd::Again(again) => vault = again,
@@ -476,6 +478,9 @@ fn make_command_line(places: &Places) -> Result<LocalIdentity, Error> {
     let secret = IdentitySecret::make(&OsRandom)?;
     let identity = Identity::new(ComponentKind::Cli, *secret.public(), Name::parse("cli")?);
     let cli = LocalIdentity::new(secret, identity).map_err(Error::Identity)?;
+    // The key folder may be lost together with everything in it.
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&places.key_dir);
+    made.map_err(Error::Socket)?;
     RunFolder::create(&places.key_dir.join("clients"))?;
     write_client_key(&places.key_dir.join(CLI_KEY), &cli)?;
     Ok(cli)

@@ -57,17 +57,22 @@ struct Door {
     fingerprint: String,
 }
 
-/// Serves until the vault is opened or `interrupted` is done. The identity is made for this time alone: that of the
-/// device is sealed in the vault.
-pub(crate) async fn serve(
-    vault: Vault<Locked>,
-    start: &Start,
-    interrupted: &mut (impl Future<Output = ()> + Unpin),
-) -> Result<LockedEnd, Error> {
+/// An identity for this time alone, for local clients to pin: that of the device is sealed in the vault.
+pub(crate) fn identity(start: &Start) -> Result<LocalIdentity, Error> {
     let secret = IdentitySecret::make(&OsRandom)?;
     let identity = Identity::new(ComponentKind::Backend, *secret.public(), Name::parse("locked")?);
     let me = LocalIdentity::new(secret, identity).map_err(Error::Identity)?;
     write_backend_id(&start.run_folder.join(BACKEND_ID_NAME), me.identity(), start.owner.is_some())?;
+    Ok(me)
+}
+
+/// Serves until the vault is opened or `interrupted` is done.
+pub(crate) async fn serve(
+    vault: Vault<Locked>,
+    me: LocalIdentity,
+    start: &Start,
+    interrupted: &mut (impl Future<Output = ()> + Unpin),
+) -> Result<LockedEnd, Error> {
     let (asked, mut to_open) = mpsc::channel(1);
     // Without a side file nothing can be written down, and the owner can still get in.
     let log = Mutex::new(vault.locked_log().ok());
@@ -188,7 +193,7 @@ async fn answer_requests(door: &Door, origin: Origin, line: &mut Line<'_>) -> Re
             return Ok(CloseReason::Protocol);
         };
         match request {
-            Request::Status {} => line.answer(&door.status()).await?,
+            Request::Status { .. } => line.answer(&door.status()).await?,
             Request::Unlock { proof } => {
                 let done = match proof.map(|proof| parse_proof(&proof)).transpose() {
                     Ok(None) => door.unlock(How::ByMachine).await,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use aico_proto::limits::{MAX_FRAME_BYTES, MAX_PLAINTEXT_BYTES};
 use aico_proto::{Channel, CloseReason, Error as ProtoError, Received};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 
 use crate::Error;
@@ -35,6 +35,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Wire for T {}
 
 pub(crate) enum Command {
     Send(Vec<u8>),
+    /// Answered once everything before it has been written.
+    Flush(oneshot::Sender<()>),
     Close(CloseReason),
 }
 
@@ -178,6 +180,7 @@ pub(crate) fn start<S: Wire>(stream: S, channel: Channel, around: Around, out: V
         closing: None,
         deaf: false,
         at_end: false,
+        unused: false,
         shut: false,
     };
     tokio::spawn(link.run());
@@ -204,6 +207,8 @@ struct Link<S> {
     deaf: bool,
     /// Whether the other side's stream has ended; what is left to write is still written.
     at_end: bool,
+    /// Whether the sender was dropped.
+    unused: bool,
     shut: bool,
 }
 
@@ -238,14 +243,14 @@ impl<S: Wire> Link<S> {
         let room = !self.at_end && (self.delivered.capacity() > 0 || self.delivered.is_closed());
         let wake = self.next_wake();
         let woke = {
-            let Self { read, write, frame, to_do, delivered, out, written, state, closing, deaf, at_end, .. } = self;
+            let Self { read, write, frame, to_do, delivered, out, written, state, deaf, at_end, unused, .. } = self;
             let wanted = if *deaf { STEP_BYTES } else { missing(frame).clamp(1, STEP_BYTES.max(frame.len())) };
             frame.reserve(wanted);
             let mut limited = read.take(wanted as u64);
             tokio::select! {
                 read = limited.read_buf(frame), if room => Woke::Read(read),
                 sent = write.write(out.get(*written..).unwrap_or_default()), if pending => Woke::Written(sent),
-                asked = to_do.recv(), if !pending && closing.is_none() => Woke::Asked(asked),
+                asked = to_do.recv(), if !pending && !*unused => Woke::Asked(asked),
                 _permit = delivered.reserve(), if !room && !*at_end => Woke::Room,
                 () = state.cut.notified() => Woke::Cut,
                 () = sleep_until(wake.into()) => Woke::Time,
@@ -262,11 +267,18 @@ impl<S: Wire> Link<S> {
                 true
             }
             Woke::Read(Err(error)) | Woke::Written(Err(error)) => {
-                self.failed(Ended::Io(error.kind(), error.to_string()))
+                // A reset in the place of READY is a refusal: what we had sent already was not read.
+                let refused = *self.state.max_plaintext.borrow() == 0;
+                let how = if refused { Ended::Silence } else { Ended::Io(error.kind(), error.to_string()) };
+                self.failed(how)
             }
             Woke::Asked(Some(command)) => self.act(command),
             // The sender was dropped without a goodbye: that is a cut.
-            Woke::Asked(None) => self.failed(Ended::Channel(ProtoError::Truncated)),
+            Woke::Asked(None) if self.closing.is_none() => self.failed(Ended::Channel(ProtoError::Truncated)),
+            Woke::Asked(None) => {
+                self.unused = true;
+                true
+            }
             Woke::Room => true,
             Woke::Cut => {
                 let reason = self.state.cut_reason.get().copied().unwrap_or(CloseReason::Normal);
@@ -364,12 +376,16 @@ impl<S: Wire> Link<S> {
     fn act(&mut self, command: Command) -> bool {
         let now = self.now();
         match command {
+            // After a goodbye nothing is sent any more.
+            Command::Send(_) if self.closing.is_some() => {}
             Command::Send(plaintext) => {
                 self.state.used_ms.store(now.as_millis() as u64, Ordering::Relaxed);
                 if let Err(error) = self.channel.send(&[&plaintext], now, &mut self.out) {
                     self.broken(error);
                 }
             }
+            // Commands are taken only while nothing waits to be written.
+            Command::Flush(done) => drop(done.send(())),
             Command::Close(reason) => self.say_goodbye(reason),
         }
         self.note_out();

@@ -11,7 +11,7 @@ use aico_proto::{
     Responder, Settings, Standing, Surroundings, Terms, Trust,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::Error;
@@ -252,6 +252,13 @@ impl Sender {
     /// Sends one application record whose plaintext is `parts`. It is queued when this returns; safe to cancel.
     pub async fn send(&mut self, parts: &[&[u8]]) -> Result<(), Error> {
         self.command(Command::Send(parts.concat())).await
+    }
+
+    /// Waits until everything that was sent is with the operating system.
+    pub async fn flush(&mut self) -> Result<(), Error> {
+        let (done, flushed) = oneshot::channel();
+        self.command(Command::Flush(done)).await?;
+        flushed.await.map_err(|_| self.state.error())
     }
 
     /// Says goodbye; nothing can be sent after it.

@@ -78,7 +78,11 @@ pub enum Request {
     Enrol {},
     /// How the backend is: [`StatusAnswer`].
     #[serde(rename = "status")]
-    Status {},
+    Status {
+        /// Whether to take the notices, to be shown to the owner now.
+        #[serde(default, skip_serializing_if = "is_false")]
+        notices: bool,
+    },
     /// Stores the value that follows as data parts and an end: [`PutAnswer`].
     #[serde(rename = "data.put")]
     DataPut {
@@ -474,6 +478,10 @@ pub struct EnrolAnswer {
     pub fingerprint: String,
 }
 
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
 /// Answers [`Request::Status`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -661,7 +669,7 @@ mod tests {
         let put = Request::DataPut { path: "notes/a".into() };
         assert_eq!(to_json(&put).unwrap(), br#"{"op":"data.put","path":"notes/a"}"#);
         assert_eq!(from_json::<Request>(br#"{"path":"notes/a","op":"data.put"}"#).unwrap(), put);
-        assert_eq!(from_json::<Request>(br#"{"op":"status"}"#).unwrap(), Request::Status {});
+        assert_eq!(from_json::<Request>(br#"{"op":"status"}"#).unwrap(), Request::Status { notices: false });
     }
 
     #[test]

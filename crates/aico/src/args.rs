@@ -58,7 +58,10 @@ pub(crate) enum Command {
     Reset,
     /// The process that has the keys; `aico up` starts it
     #[command(hide = true)]
-    Worker,
+    Worker {
+        /// The process that it ends with
+        parent: i32,
+    },
     /// Keep and read data
     #[command(subcommand)]
     Data(DataCommand),

@@ -76,7 +76,11 @@ pub(crate) fn dial() -> Result<Dial, Error> {
         // Where nothing runs, that is the news, not that there is no identity yet.
         return Err(aico_net::Error::NotRunning(socket.display().to_string()).into());
     }
-    let (identity, pinned) = read_component_file(&key)?;
+    let (identity, pinned) = match read_component_file(&key) {
+        // A locked vault does not look up who comes, and makes a new identity for us when it opens.
+        Err(_) if !key.exists() && is_locked(&run) => (make_identity(ComponentKind::Cli, "cli")?, None),
+        read => read?,
+    };
     let address = match (tcp, run) {
         (Some(address), run) => {
             let pinned = pinned.map_or_else(|| read_backend_id(&run.path().join(BACKEND_ID_NAME)), Ok)?;
@@ -92,6 +96,11 @@ pub(crate) fn dial() -> Result<Dial, Error> {
     let manner = Manner { me: Arc::new(speaker), terms, settings: settings(&config) };
     let retries = if config.auto_reconnect("cli") { config.connection_retry_limit() } else { 0 };
     Ok(Dial { address, manner, retries })
+}
+
+/// Whether the backend in this run folder waits for its owner.
+fn is_locked(run: &RunPlace) -> bool {
+    read_backend_id(&run.path().join(BACKEND_ID_NAME)).is_ok_and(|backend| backend.name().as_str() == "locked")
 }
 
 /// A connection to the backend, as the command line.

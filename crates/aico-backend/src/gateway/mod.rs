@@ -80,7 +80,7 @@ async fn handle(running: &Running, caller: &mut Caller, request: Request, line: 
         Request::DataList { prefix, after } => reply(line, data::list(running, caller, prefix, after)).await,
         Request::DataRemove { path } => reply(line, data::remove(running, caller, &path)).await,
         Request::DataInventory {} => reply(line, data::inventory(running, caller)).await,
-        Request::Status {} => system::status(running, caller, line).await,
+        Request::Status { notices } => system::status(running, caller, notices, line).await,
         Request::Connections {} => reply(line, system::connections(running, caller)).await,
         Request::AuditTail { count } => reply(line, system::audit_tail(running, caller, count)).await,
         Request::AuditAnchor {} => reply(line, system::audit_anchor(running, caller)).await,
@@ -119,9 +119,10 @@ async fn handle(running: &Running, caller: &mut Caller, request: Request, line: 
         Request::IdentityRevoke { fingerprint } => {
             let revoked = identities::revoke(running, caller, &fingerprint);
             let key = revoked.as_ref().ok().copied();
-            reply(line, revoked.map(|_| aico_proto::message::DoneAnswer {})).await?;
+            let told = reply(line, revoked.map(|_| aico_proto::message::DoneAnswer {})).await;
+            let _gone = line.sender.flush().await;
             key.iter().for_each(|key| running.cut_identity(key));
-            Ok(())
+            told
         }
         Request::ConfigShow {} => reply(line, config::show(running, caller)).await,
         Request::ConfigAccept { sum } => reply(line, config::accept(running, caller, &sum)).await,
@@ -146,6 +147,8 @@ async fn reply_and_end(
     let allowed = answer.is_ok();
     reply(line, answer).await?;
     if allowed {
+        // Whoever asked may have left already; it was asked for all the same.
+        let _gone = line.sender.flush().await;
         running.end(end);
     }
     Ok(())

@@ -24,12 +24,18 @@ const MAX_NOTICES: usize = 20;
 const MAX_CONNECTIONS: usize = 150;
 
 /// How the backend is. Notices are forgotten once they are on their way to the owner's own tool.
-pub(crate) async fn status(running: &Running, caller: &Caller, line: &mut Line<'_>) -> Result<(), NetError> {
-    let (answer, shown) = match block_in_place(|| status_now(running, caller)) {
+pub(crate) async fn status(
+    running: &Running,
+    caller: &Caller,
+    notices: bool,
+    line: &mut Line<'_>,
+) -> Result<(), NetError> {
+    let (answer, shown) = match block_in_place(|| status_now(running, caller, notices)) {
         Ok(answered) => answered,
         Err(failure) => return line.fail(&failure).await,
     };
     line.answer(&answer).await?;
+    line.sender.flush().await?;
     if let Some(number) = shown {
         // What cannot be forgotten is shown once more.
         let _shown_again = block_in_place(|| running.vault().forget_notices(number));
@@ -37,12 +43,16 @@ pub(crate) async fn status(running: &Running, caller: &Caller, line: &mut Line<'
     Ok(())
 }
 
-fn status_now(running: &Running, caller: &Caller) -> Result<(StatusAnswer, Option<i64>), Failure> {
+fn status_now(running: &Running, caller: &Caller, notices: bool) -> Result<(StatusAnswer, Option<i64>), Failure> {
     let permit = system_permit(running, caller, Action::ReadStatus)?;
     let state = running.vault().state(permit).map_err(|error| failure(&error))?;
     // Only the owner's own tool takes them: another client could swallow them.
     let is_owners_tool = caller.principal.identity().kind() == ComponentKind::Cli;
-    let notices = if is_owners_tool { running.vault().notices().map_err(|error| failure(&error))? } else { Vec::new() };
+    let notices = if is_owners_tool && notices {
+        running.vault().notices().map_err(|error| failure(&error))?
+    } else {
+        Vec::new()
+    };
     let shown: Vec<_> = notices.into_iter().take(MAX_NOTICES).collect();
     let last = shown.last().map(|notice| notice.number);
     let answer = StatusAnswer {

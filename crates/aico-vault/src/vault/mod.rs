@@ -352,8 +352,19 @@ impl Unlocked {
     /// Takes what happened while the vault was locked into the log, and begins the file for the next time.
     fn merge_locked(&self, now_ms: u64) -> Result<(), Error> {
         let before = self.locked.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match self.merge_since(before, now_ms) {
+            // A start on a full disk goes on; what is there is merged at the next one.
+            Err(Error::Full { .. }) => Ok(()),
+            merged => merged,
+        }
+    }
+
+    fn merge_since(&self, before: Option<LockedKey>, now_ms: u64) -> Result<(), Error> {
         if let Some(key) = before {
             let merged = locked_log::merge(&self.places.home, key)?;
+            if merged.whole && merged.events.is_empty() {
+                return Ok(());
+            }
             for (at_ms, word, detail) in merged.events.iter().filter_map(|event| locked_log::decode(event)) {
                 self.record(at_ms, "while-locked", &format!("{word}: {detail}"))?;
             }

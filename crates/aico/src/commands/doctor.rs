@@ -247,7 +247,7 @@ fn look_at_identity(places: &Places, has_vault: bool, report: &mut Report) {
 async fn look_at_backend(report: &mut Report) {
     let asked = async {
         let mut client = connect().await?;
-        let status: StatusAnswer = client.ask(&Request::Status {}).await?;
+        let status: StatusAnswer = client.ask(&Request::Status { notices: false }).await?;
         let _gone = client.close().await;
         Ok::<_, Error>(status)
     };

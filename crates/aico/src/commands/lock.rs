@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use aico_net::Client;
-use aico_proto::message::{DoneAnswer, FailureCode, Proof, Request, StatusAnswer};
+use aico_proto::message::{DoneAnswer, FailureCode, Proof, Request, SessionAnswer, StatusAnswer};
 
 use crate::commands::finish;
 use crate::error::Error;
@@ -31,7 +31,7 @@ pub(crate) async fn lock() -> Result<(), Error> {
 /// Opens a locked vault; says so where it is not locked.
 pub(crate) async fn unlock(mut owner: Owner, recovery: bool) -> Result<(), Error> {
     let mut client = connect().await?;
-    let status: StatusAnswer = client.ask(&Request::Status {}).await?;
+    let status: StatusAnswer = client.ask(&Request::Status { notices: false }).await?;
     if !status.locked {
         ui::line("it is not locked");
         return finish(client).await;
@@ -63,9 +63,13 @@ async fn until(locked: bool) -> Result<(), Error> {
     loop {
         let state = async {
             let mut client = connect().await?;
-            let status: StatusAnswer = client.ask(&Request::Status {}).await?;
+            let answer = client.ask::<SessionAnswer>(&Request::SessionStatus {}).await;
             let _gone = client.close().await;
-            Ok::<bool, Error>(status.locked)
+            match answer {
+                Err(error) if error.failure_code() == Some(FailureCode::Locked) => Ok(true),
+                Err(error) => Err(Error::from(error)),
+                Ok(_) => Ok(false),
+            }
         };
         match state.await {
             Ok(now) if now == locked => return Ok(()),

@@ -35,7 +35,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         .worker_threads(2)
         .build()
         .map_err(|error| Error::io("start the runtime", error))?;
-    let serves = matches!(args.command, Command::Worker);
+    let serves = matches!(args.command, Command::Worker { .. });
     let done = runtime.block_on(async {
         // Spawned, so that what blocks may do so on a worker.
         let task = tokio::spawn(dispatch(args.command, owner));
@@ -54,7 +54,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
 /// Shows the owner what happened since the last contact, and says goodbye.
 pub(crate) async fn finish(mut client: Client) -> Result<(), Error> {
     if std::io::stderr().is_terminal()
-        && let Ok(status) = client.ask::<StatusAnswer>(&Request::Status {}).await
+        && let Ok(status) = client.ask::<StatusAnswer>(&Request::Status { notices: true }).await
     {
         status.notices.iter().for_each(|notice| ui::error_line(&format!("note: {}", ui::printable(notice))));
     }
@@ -65,7 +65,7 @@ pub(crate) async fn finish(mut client: Client) -> Result<(), Error> {
 async fn dispatch(command: Command, owner: Owner) -> Result<(), Error> {
     match command {
         Command::Up => up::up().await,
-        Command::Worker => up::worker().await,
+        Command::Worker { parent } => up::worker(parent).await,
         Command::Status { json, connections: false } => status::status(json).await,
         Command::Status { json, connections: true } => status::connections(json).await,
         Command::Down => down::down().await,

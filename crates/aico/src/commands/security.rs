@@ -28,7 +28,7 @@ pub(crate) async fn security(command: SecurityCommand, owner: Owner) -> Result<(
 
 async fn setup(mut owner: Owner) -> Result<(), Error> {
     let mut client = connect().await?;
-    let status: StatusAnswer = client.ask(&Request::Status {}).await?;
+    let status: StatusAnswer = client.ask(&Request::Status { notices: false }).await?;
     if status.password {
         return Err(Error::Usage("there is a password already; `aico security passwd` changes it".to_owned()));
     }
@@ -72,7 +72,7 @@ async fn recovery(mut owner: Owner) -> Result<(), Error> {
         return Err(Error::NoTerminal("a recovery code"));
     }
     let mut client = connect().await?;
-    let status: StatusAnswer = client.ask(&Request::Status {}).await?;
+    let status: StatusAnswer = client.ask(&Request::Status { notices: false }).await?;
     if status.recovery_code {
         ui::line("There is a recovery code already. This one takes its place: the old paper opens nothing any more.");
     }
@@ -126,7 +126,7 @@ async fn recover(mut owner: Owner) -> Result<(), Error> {
     let code = owner.password("Recovery code (15 words): ")?;
     let password = owner.new_password()?;
     let mut client = connect().await?;
-    let status: StatusAnswer = client.ask(&Request::Status {}).await?;
+    let status: StatusAnswer = client.ask(&Request::Status { notices: false }).await?;
     if status.locked {
         let proof = Some(Proof::RecoveryCode(code.clone()));
         client.ask::<DoneAnswer>(&Request::Unlock { proof }).await?;

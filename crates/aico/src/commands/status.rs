@@ -8,7 +8,7 @@ use crate::ui;
 pub(crate) async fn status(json: bool) -> Result<(), Error> {
     let socket = run_place()?.path().join(aico_net::SOCKET_NAME);
     let mut client = connect().await?;
-    let answer: StatusAnswer = client.ask(&Request::Status {}).await?;
+    let answer: StatusAnswer = client.ask(&Request::Status { notices: true }).await?;
     let _gone = client.close().await;
     if json {
         let mut value = serde_json::to_value(&answer)?;

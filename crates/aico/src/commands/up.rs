@@ -57,7 +57,7 @@ fn spawn(socket: &UnixListener) -> Result<Child, Error> {
     let socket: OwnedFd = socket.try_clone().map_err(failed)?.into();
     // The program may have been replaced since it was started; this is the one that runs.
     let mut command = Command::new("/proc/self/exe");
-    command.arg("worker").stdin(socket).kill_on_drop(true).spawn().map_err(failed)
+    command.arg("worker").arg(std::process::id().to_string()).stdin(socket).kill_on_drop(true).spawn().map_err(failed)
 }
 
 async fn supervise(mut worker: Child, stop: &mut Stop) -> Result<ExitStatus, Error> {
@@ -94,8 +94,12 @@ impl Stop {
 }
 
 /// The worker: opens the vault and serves it, or waits at a locked one. Ends with its supervisor.
-pub(crate) async fn worker() -> Result<(), Error> {
+pub(crate) async fn worker(parent: i32) -> Result<(), Error> {
     let _tied = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    if rustix::process::getppid().is_none_or(|pid| pid.as_raw_nonzero().get() != parent) {
+        // It ended before this one was tied to it, or somebody started this by hand.
+        return Err(Error::Usage("`aico worker` is started by `aico up`".to_owned()));
+    }
     keep_secrets_in();
     let (places, run) = (places()?, run_place()?);
     let socket = rustix::io::dup(std::io::stdin()).map_err(|error| Error::io("take the socket", error.into()))?;

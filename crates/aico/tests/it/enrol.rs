@@ -7,6 +7,7 @@ use aico_net::{Client, Dial, Error as NetError, Speaker, read_client_key};
 use aico_proto::message::{AuditAnswer, DoneAnswer, FailureCode, ListAnswer, PendingAnswer, Request, StatusAnswer};
 
 use crate::home::Home;
+use crate::pty::Terminal;
 
 /// An identity of our own, made by the program, that waits; its fingerprint.
 fn waiting(home: &Home, file: &Path, kind: &str) -> (std::process::Child, String) {
@@ -37,7 +38,7 @@ async fn before_it_is_enrolled_an_identity_may_only_ask() {
     child.kill().unwrap();
     child.wait().unwrap();
     for request in [
-        Request::Status {},
+        Request::Status { notices: false },
         Request::DataGet { path: "notes/a".into() },
         Request::DataPut { path: "notes/b".into() },
         Request::DataList { prefix: None, after: None },
@@ -62,7 +63,10 @@ async fn the_owner_lets_a_frontend_in_and_it_may_what_frontends_may() {
     let file = home.root().join("app.key");
     let (child, fingerprint) = waiting(&home, &file, "frontend");
     home.fails(5, &["identity", "approve", "aaaa-aaaa-aaaa-aaaa-aaaa-aaaa-aaaa-aaaa"]);
-    home.ok(&["identity", "approve", &fingerprint]);
+    let mut terminal = Terminal::run(&home, &["identity", "approve", &fingerprint]);
+    terminal.answer("Type `approve` to go on: ", "approve");
+    let (code, shown) = terminal.end();
+    assert_eq!(code, 0, "{shown}");
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     for _ in 0..2 {
@@ -71,7 +75,7 @@ async fn the_owner_lets_a_frontend_in_and_it_may_what_frontends_may() {
             client.ask::<ListAnswer>(&Request::DataList { prefix: None, after: None }).await.unwrap().entries.len(),
             1
         );
-        client.ask::<StatusAnswer>(&Request::Status {}).await.unwrap();
+        client.ask::<StatusAnswer>(&Request::Status { notices: false }).await.unwrap();
         denied(client.ask::<AuditAnswer>(&Request::AuditTail { count: 1 }).await);
         denied(client.ask::<DoneAnswer>(&Request::SystemStop {}).await);
         denied(client.ask::<PendingAnswer>(&Request::IdentityPending {}).await);
@@ -90,7 +94,7 @@ async fn the_owners_no_is_a_no() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(6), "{}", String::from_utf8_lossy(&output.stderr));
     let mut client = client(&home, &file).await.unwrap();
-    denied(client.ask::<StatusAnswer>(&Request::Status {}).await);
+    denied(client.ask::<StatusAnswer>(&Request::Status { notices: false }).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,12 +4,19 @@
 
 mod audit;
 mod canary;
+mod config;
 mod contract;
 mod crash;
 mod disk;
 mod door;
 mod enrol;
+mod export;
 mod home;
+mod keys;
 mod layers;
+mod lock;
+mod migrate;
+mod pty;
 mod service;
 mod tamper;
+mod tcp;
