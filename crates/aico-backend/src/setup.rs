@@ -189,3 +189,35 @@ fn names(changes: &[Change]) -> String {
     let weaker: Vec<&str> = changes.iter().filter(|change| change.weakens).map(|change| change.key).collect();
     weaker.join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use aico_proto::Padding;
+
+    use super::*;
+
+    /// Each key of the transport section reaches the channels; what it does there is tested with them.
+    #[test]
+    fn the_configuration_reaches_the_channels() {
+        let text = "security:\n  transport:\n    session_timeout: 601\n    key_rotation_interval: 602\n    \
+                    max_message_size: 70000\n    handshake_timeout: 7\n    keepalive_interval: 8\n    \
+                    clock_skew: refuse\n    padding: power-of-two\n    connection_retry_limit: 9\n";
+        let config = Config::parse(text).unwrap();
+        let seconds = Duration::from_secs;
+        let wanted = Settings {
+            idle: seconds(601),
+            rotation: seconds(602),
+            max_plaintext: 70_000,
+            handshake: seconds(7),
+            keepalive: seconds(8),
+            refuse_clock_skew: true,
+        };
+        assert_eq!(settings(&config), wanted);
+        assert_eq!((config.padding(), config.connection_retry_limit()), (Padding::PowerOfTwo, 9));
+        assert_eq!(settings(&Config::default()), Settings::default());
+        let high = Config::parse("security:\n  components:\n    backend:\n      security_level: high\n").unwrap();
+        assert_eq!(high.padding(), Padding::Padme, "high pads TCP at least so");
+    }
+}

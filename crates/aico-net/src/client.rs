@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::endpoint::RunFolder;
+use crate::endpoint::{RunFolder, SOCKET_NAME};
 use crate::identity_file::read_backend_id;
 use crate::secure_stream::{Receiver, Sender};
 use crate::{BACKEND_ID_NAME, Error, Manner, SecureStream, Speaker};
@@ -56,19 +56,34 @@ impl Dial {
         Self { address: Address::Local(run_folder.to_owned()), manner: Manner::of(Arc::new(me)), retries: 3 }
     }
 
-    /// Connects once.
+    /// Connects once. A backend that has just been locked or unlocked has another identity: where the pinned one changed
+    /// in the meantime, the new one is tried.
     pub async fn connect(&self) -> Result<Client, Error> {
-        let stream = match &self.address {
+        let pinned = self.pinned()?;
+        match self.connect_to(pinned.clone()).await {
+            Err(Error::Silence) if self.pinned()? != pinned => self.connect_to(self.pinned()?).await,
+            connected => connected,
+        }
+    }
+
+    fn pinned(&self) -> Result<Identity, Error> {
+        match &self.address {
+            Address::Tcp(_, expected) => Ok(expected.clone()),
             Address::Local(run_folder) | Address::Service(run_folder) => {
-                let folder = match &self.address {
-                    Address::Service(_) => RunFolder::of_service(run_folder)?,
-                    _ => RunFolder::open(run_folder)?,
-                };
-                let stream = folder.connect().await?;
-                let expected = read_backend_id(&run_folder.join(BACKEND_ID_NAME))?;
-                SecureStream::connect(stream, &self.manner, expected).await?
+                let path = run_folder.join(BACKEND_ID_NAME);
+                if !path.exists() {
+                    return Err(Error::NotRunning(run_folder.join(SOCKET_NAME).display().to_string()));
+                }
+                read_backend_id(&path)
             }
-            Address::Tcp(address, expected) => {
+        }
+    }
+
+    async fn connect_to(&self, expected: Identity) -> Result<Client, Error> {
+        let folder = match &self.address {
+            Address::Local(run_folder) => RunFolder::open(run_folder)?,
+            Address::Service(run_folder) => RunFolder::of_service(run_folder)?,
+            Address::Tcp(address, _) => {
                 let connected = timeout(self.manner.settings.handshake, TcpStream::connect(address)).await;
                 let stream =
                     connected.map_err(|_| Error::Timeout("connecting"))?.map_err(|error| match error.kind() {
@@ -76,10 +91,11 @@ impl Dial {
                         _ => Error::io(&format!("connect to {address}"), error),
                     })?;
                 stream.set_nodelay(true).map_err(|error| Error::io("connect", error))?;
-                SecureStream::connect(stream, &self.manner, expected.clone()).await?
+                return Ok(Client { stream: SecureStream::connect(stream, &self.manner, expected).await? });
             }
         };
-        Ok(Client { stream })
+        let stream = folder.connect().await?;
+        Ok(Client { stream: SecureStream::connect(stream, &self.manner, expected).await? })
     }
 
     /// Connects again after a connection was lost: up to [`Dial::retries`] times, after waits that double and are cut by

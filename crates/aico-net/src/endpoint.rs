@@ -32,8 +32,8 @@ impl RunFolder {
             _ => {}
         }
         let folder = Self::open(path)?;
-        rustix::fs::fchmod(&folder.handle, Mode::from_raw_mode(0o700))
-            .map_err(|error| Error::io_at("close to others", path, error.into()))?;
+        let mode = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(path, mode).map_err(|error| Error::io_at("close to others", path, error))?;
         Ok(folder)
     }
 
@@ -60,7 +60,8 @@ impl RunFolder {
     }
 
     fn open_any(path: &Path) -> Result<Self, Error> {
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // As a place only: the owner of a service may pass through its folder, and not list it.
+        let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let handle = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| match error {
             rustix::io::Errno::NOENT => Error::NotRunning(path.join(SOCKET_NAME).display().to_string()),
             other => Error::io_at("open the folder", path, other.into()),

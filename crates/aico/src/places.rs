@@ -121,7 +121,10 @@ async fn enrol_at_service(run_folder: &Path) -> Result<(), Error> {
     let identity = make_identity(ComponentKind::Cli, "cli")?;
     let manner = Manner::of(Arc::new(Speaker::new(identity)?));
     let dial = Dial { address: Address::Service(run_folder.to_owned()), manner, retries: 0 };
-    dial.connect().await?.enrol(|_| {}).await?;
+    let waits = |fingerprint: &str| {
+        crate::ui::error_line(&format!("waiting for the owner to run: aico identity approve {fingerprint}"));
+    };
+    dial.connect().await?.enrol(waits).await?;
     let folder = key.parent().unwrap_or(&places.key_dir);
     std::fs::create_dir_all(folder).map_err(|error| Error::io(format!("make {}", folder.display()), error))?;
     write_client_key(&key, dial.manner.me.identity())?;

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use aico_crypto::{OsRandom, SlotSecret};
+use aico_crypto::{ComponentKind, Identity, IdentitySecret, Name, OsRandom, Password, RecoveryCode, SlotSecret};
+use aico_policy::{Action, Capability, Circumstances, Grant, Permit, Principal, Resource, decide};
+use aico_proto::LocalIdentity;
 use aico_vault::unlock::{KeyFile, Rung, SecretService};
-use aico_vault::{Locked, Places, SlotId, Vault, VaultId};
+use aico_vault::{Error, How, Locked, Places, Proof, SlotId, SlotKind, Unlocked, Vault, VaultId};
 
 /// A D-Bus session with a keyring whose password is known.
 struct Session {
@@ -141,6 +143,81 @@ fn a_vault_opens_by_the_keyring_and_by_the_key_file_when_it_is_gone() {
     // Without the keyring the key file is.
     fs::rename(&aside, &file).unwrap();
     assert_eq!(opens(&places).unwrap(), "key-file");
+}
+
+/// Permission for everything that the owner's tool may do: the decision is not what is tested here.
+fn permit(vault: &Vault<Unlocked>, action: Action) -> Permit {
+    let secret = IdentitySecret::make(&OsRandom).unwrap();
+    let identity = Identity::new(ComponentKind::Cli, *secret.public(), Name::parse("cli").unwrap());
+    let me = LocalIdentity::new(secret, identity).unwrap();
+    let grants = [Grant::for_enrolment(me.identity(), 0)];
+    let (capability, around) = (Capability::new(action, Resource::System), Circumstances::default());
+    let decision = decide(&Principal::from_own_identity(&me), &grants, capability, &around);
+    decision.record(vault.log()).unwrap().unwrap()
+}
+
+fn open(places: &Places) -> Vault<Unlocked> {
+    Vault::<Locked>::at(places).unwrap().unlock(1).unwrap().0
+}
+
+/// Opens with the owner's word what this machine does not open.
+fn open_with(places: &Places, proof: &Proof) -> Result<Vault<Unlocked>, Error> {
+    let vault = Vault::<Locked>::at(places)?;
+    let found = vault.find(How::ByOwner(proof), 1)?;
+    vault.enter(found, 1).map(|(vault, _)| vault)
+}
+
+fn password(text: &str) -> Proof {
+    Proof::Password(Password::parse(text).unwrap())
+}
+
+/// Each rung: set up, restart, lose it, recover.
+#[test]
+fn the_key_file_is_retired_for_a_password_beside_a_keyring_and_each_loss_is_survived() {
+    let mut session = Session::new();
+    let places = session.places();
+    let vault = open(&places);
+    assert!(key_file(&places).exists());
+    let words = Password::parse("correct horse").unwrap();
+    let change = vault.set_first_password(permit(&vault, Action::SetFirstPassword), &words, 64, 1).unwrap();
+    assert!(change.key_file_retired && change.memory_mib == 64);
+    assert!(!fs::read_dir(&places.key_dir).unwrap().any(|e| e.unwrap().path().extension().is_some_and(|e| e == "key")));
+    drop(vault);
+    assert_eq!(opens(&places).unwrap(), "secret-service", "the keyring restarts it");
+
+    // The keyring is lost.
+    session.stop_keyring();
+    assert!(opens(&places).is_err());
+    assert!(matches!(open_with(&places, &password("wrong horse")), Err(Error::WrongPassword)));
+    let vault = open_with(&places, &password("correct horse")).unwrap();
+    let code = RecoveryCode::make(&OsRandom).unwrap();
+    vault.put_recovery(permit(&vault, Action::ManageKeys), &code, 2).unwrap();
+    let id = vault.add_slot(permit(&vault, Action::ManageKeys), SlotKind::KeyFile, 2).unwrap();
+    let slots = vault.slots(permit(&vault, Action::ReadKeys)).unwrap();
+    let trouble: Vec<SlotKind> = slots.iter().filter(|s| s.trouble.is_some()).map(|s| s.kind).collect();
+    assert_eq!(trouble, [SlotKind::SecretService]);
+    drop(vault);
+    assert_eq!(opens(&places).unwrap(), "key-file");
+
+    // A new root key, while the password and the code are not at hand: both still open, and the old header does not.
+    let vault = open(&places);
+    let header = fs::read(places.home.join("vault.aico")).unwrap();
+    let new = Password::parse("another horse").unwrap();
+    let both = (&words, &new);
+    vault.change_password(permit(&vault, Action::ManageKeys), both, true, 64, 3).unwrap();
+    drop(vault);
+    assert!(matches!(open_with(&places, &password("correct horse")), Err(Error::WrongPassword)));
+    drop(open_with(&places, &password("another horse")).unwrap());
+    drop(open_with(&places, &Proof::Recovery(code)).unwrap());
+    let vault = open(&places);
+    vault.remove_slot(permit(&vault, Action::ManageKeys), id, 4).unwrap();
+    drop(vault);
+    assert!(opens(&places).is_err(), "what is left is the owner's, and a keyring that is gone");
+    let now = fs::read(places.home.join("vault.aico")).unwrap();
+    fs::write(places.home.join("vault.aico"), header).unwrap();
+    assert!(open_with(&places, &password("correct horse")).is_err(), "the old header has a key that opens nothing");
+    fs::write(places.home.join("vault.aico"), now).unwrap();
+    drop(open_with(&places, &password("another horse")).unwrap());
 }
 
 #[test]

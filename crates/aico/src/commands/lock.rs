@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use aico_net::Client;
-use aico_proto::message::{DoneAnswer, FailureCode, Proof, Request, SessionAnswer, StatusAnswer};
+use aico_proto::message::{DoneAnswer, Failure, FailureCode, Proof, Request, SessionAnswer, StatusAnswer};
 
 use crate::commands::finish;
 use crate::error::Error;
@@ -36,19 +36,35 @@ pub(crate) async fn unlock(mut owner: Owner, recovery: bool) -> Result<(), Error
         ui::line("it is not locked");
         return finish(client).await;
     }
-    let proof = if recovery {
-        Some(Proof::RecoveryCode(owner.password("Recovery code (15 words): ")?))
-    } else {
-        let home = crate::places::places()?.home;
-        // The header is public; a wrong guess here is refused there.
-        let has_password = aico_vault::read_header(&home).map_or(true, |header| header.is_held_by_a_person());
-        if has_password { Some(Proof::Password(owner.password("Password: ")?)) } else { None }
+    let proof = if recovery { Some(Proof::RecoveryCode(owner.password("Recovery code (15 words): ")?)) } else { None };
+    let asked = match proof {
+        Some(proof) => client.ask::<DoneAnswer>(&Request::Unlock { proof: Some(proof) }).await,
+        // Where neither password nor recovery code was ever set, asking is enough.
+        None if !needs_password() => client.ask(&Request::Unlock { proof: None }).await,
+        None => Err(needs_one()),
     };
-    client.ask::<DoneAnswer>(&Request::Unlock { proof }).await?;
+    match asked {
+        Err(error) if error.failure_code() == Some(FailureCode::Locked) => {
+            let proof = Some(Proof::Password(owner.password("Password: ")?));
+            client.ask::<DoneAnswer>(&Request::Unlock { proof }).await?;
+        }
+        asked => drop(asked?),
+    }
     let _gone = client.close().await;
     until(false).await?;
     ui::line("unlocked");
     finish(connect().await?).await
+}
+
+/// Whether the header says that only its owner opens it. It cannot be read where the backend has a user of its own.
+fn needs_password() -> bool {
+    let header = crate::places::places().map(|places| aico_vault::read_header(&places.home));
+    matches!(header, Ok(Ok(header)) if header.is_held_by_a_person())
+}
+
+fn needs_one() -> aico_net::Error {
+    let message = "the vault is locked".to_owned();
+    aico_net::Error::Failure(Failure { code: FailureCode::Locked, message, hint: None })
 }
 
 /// Connects to the backend that has just been unlocked.

@@ -12,11 +12,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Home {
     root: tempfile::TempDir,
     backend: Option<Child>,
+    environment: Vec<(String, String)>,
 }
 
 impl Home {
     pub(crate) fn new() -> Self {
-        Self { root: tempfile::tempdir().unwrap(), backend: None }
+        Self { root: tempfile::tempdir().unwrap(), backend: None, environment: Vec::new() }
     }
 
     /// A home whose backend runs.
@@ -38,11 +39,17 @@ impl Home {
         self.root.path().join("keys")
     }
 
+    /// Gives the program one variable more.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
     /// The program, with no environment but this home's.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_aico"));
         command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.root.path().join("user"));
         command.env("AICO_HOME", self.data()).env("AICO_KEY_DIR", self.keys()).args(args).stdin(Stdio::null());
+        command.envs(self.environment.iter().cloned());
         command
     }
 

@@ -2,6 +2,7 @@
 //! its own; nothing here touches the user's.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod asleep;
 mod audit;
 mod canary;
 mod config;
@@ -16,6 +17,7 @@ mod keys;
 mod layers;
 mod lock;
 mod migrate;
+mod owner;
 mod pty;
 mod service;
 mod tamper;
