@@ -207,15 +207,26 @@ def mac1(responder: bytes, body: bytes) -> bytes:
     return kdf(transcript("m", responder)[:32], "mac1", body, 16)
 
 
+@dataclass
+class Inside:
+    """What a REKEY takes over from the channel that it happens in."""
+
+    suite: int
+    ratchet: bytes
+    epoch: int
+
+
 class Initiator:
-    def __init__(self, me: Secret, expected: Identity, fresh: Fresh) -> None:
-        self.me, self.expected, self.fresh = me, expected, fresh
+    def __init__(self, me: Secret, expected: Identity, fresh: Fresh, inside: Inside | None = None) -> None:
+        self.me, self.expected, self.fresh, self.inside = me, expected, fresh, inside
         self.suites = [HYBRID, CLASSICAL] if fresh.kem_seed else [CLASSICAL]
+        if inside:
+            self.suites = [inside.suite]
         self.kem = MLKEM768PrivateKey.from_seed_bytes(fresh.kem_seed) if fresh.kem_seed else None
         body = MAGIC + bytes([1, 1, VERSION, len(self.suites)])
         body += b"".join(struct.pack(">H", suite) for suite in self.suites) + bytes(2)
         body += fresh.nonce + fresh.public + block(self.kem.public_key().public_bytes_raw() if self.kem else b"")
-        self.hello = body + mac1(expected.key, body)
+        self.hello = body + (bytes(16) if inside else mac1(expected.key, body))
         self.schedule = Schedule(self.hello)
 
     def on_reply(self, reply: bytes) -> tuple[bytes, Channel]:
@@ -232,7 +243,8 @@ class Initiator:
         need(len(ct) == (CT_BYTES if suite == HYBRID else 0), "a ciphertext that does not fit the suite")
         ss = self.kem.decapsulate(ct) if suite == HYBRID and self.kem else b""
         s = self.schedule
-        s.meet(opened, agree(self.fresh.ephemeral, e_r), self.fresh.public, e_r, ss, NO_PSK)
+        psk = self.inside.ratchet if self.inside else NO_PSK
+        s.meet(opened, agree(self.fresh.ephemeral, e_r), self.fresh.public, e_r, ss, psk)
         plain = unseal(s.k_r, bytes(24), s.th2, sealed)
         identity, signature, fin = plain[:64], plain[64:128], plain[128:]
         need(identity == self.expected.encode(), "another identity answered")
@@ -242,15 +254,15 @@ class Initiator:
         signed = self.me.sign(s.initiator_signed(mine))
         plain = mine + signed + s.initiator_fin(signed)
         finish = MAGIC + b"\x03" + seal(s.k_i, bytes(24), s.th5, plain)
-        s.finish()
-        return finish, Channel(s, initiator=True)
+        s.finish(self.inside.epoch if self.inside else 0)
+        return finish, Channel(s, True, self.me, self.expected, suite)
 
 
 class Responder:
-    def __init__(self, me: Secret, hello: bytes, fresh: Fresh) -> None:
-        self.me = me
+    def __init__(self, me: Secret, hello: bytes, fresh: Fresh, inside: Inside | None = None) -> None:
+        self.me, self.inside = me, inside
         body, mac = hello[:-16], hello[-16:]
-        need(same(mac1(me.identity.key, body), mac), "silence")
+        need(same(bytes(16) if inside else mac1(me.identity.key, body), mac), "silence")
         reader = Reader(body)
         need(reader.take(9) == MAGIC + b"\x01", "not a HELLO")
         versions = list(reader.take(reader.number(1)))
@@ -268,12 +280,15 @@ class Responder:
             raise ChannelError("an encapsulation key that is not reduced") from error
         known = [suite for suite in suites if suite in (CLASSICAL, HYBRID)]
         need(VERSION in versions and bool(known), "no common version or suite")
+        need(not inside or (suites == [inside.suite] and flags == 0), "a REKEY with other terms")
+        self.suite = known[0]
         ct, ss = b"", b""
         if known[0] == HYBRID:
             ss, ct = fresh.encapsulated or kem.encapsulate()
         opened = MAGIC + bytes([2, VERSION]) + struct.pack(">HH", known[0], 0) + fresh.nonce + fresh.public + block(ct)
         s = self.schedule = Schedule(hello)
-        s.meet(opened, agree(fresh.ephemeral, e_i), e_i, fresh.public, ss, NO_PSK)
+        psk = inside.ratchet if inside else NO_PSK
+        s.meet(opened, agree(fresh.ephemeral, e_i), e_i, fresh.public, ss, psk)
         mine = me.identity.encode()
         signed = me.sign(s.responder_signed(mine))
         self.reply = opened + seal(s.k_r, bytes(24), s.th2, mine + signed + s.responder_fin(signed))
@@ -287,14 +302,15 @@ class Responder:
         theirs = Identity.decode(identity)
         verify(theirs.key, s.initiator_signed(identity), signature)
         need(same(fin, s.initiator_fin(signature)), "authentication failed")
-        s.finish()
-        return theirs, Channel(s, initiator=False)
+        s.finish(self.inside.epoch if self.inside else 0)
+        return theirs, Channel(s, False, self.me, theirs, self.suite)
 
 
 # Records
 
-READY, CLOSE, ERROR, KEYUPDATE, KEEPALIVE = 0, 1, 2, 3, 8
-CONTROL_SIZES = {READY: 25, CLOSE: 3, KEYUPDATE: 1, KEEPALIVE: 1}
+READY, CLOSE, ERROR, KEYUPDATE, REKEY_HELLO, REKEY_REPLY, REKEY_FINISH, REKEY_REQ, KEEPALIVE = range(9)
+CONTROL_SIZES = {READY: 25, CLOSE: 3, KEYUPDATE: 1, REKEY_REQ: 1, KEEPALIVE: 1}
+REKEY_MESSAGES = (REKEY_HELLO, REKEY_REPLY, REKEY_FINISH)
 
 
 def is_object(metadata: bytes) -> bool:
@@ -314,25 +330,67 @@ def is_error(body: bytes) -> bool:
 
 
 class Half:
-    """One direction: its key, generation and counter."""
+    """One direction of one epoch: its key, generation and counter."""
 
-    def __init__(self, key: bytes, cid: bytes) -> None:
-        self.key, self.cid, self.generation, self.counter = key, cid, 0, 0
+    def __init__(self, key: bytes, cid: bytes, epoch: int) -> None:
+        self.key, self.cid, self.epoch, self.generation, self.counter = key, cid, epoch, 0, 0
 
     def prefix(self, kind: int) -> bytes:
-        return struct.pack(">BBHH", 1, kind, 0, self.generation) + self.cid
+        return struct.pack(">BBHH", 1, kind, self.epoch, self.generation) + self.cid
 
     def update(self) -> None:
         self.generation += 1
-        self.key = kdf(self.key, "key update", struct.pack(">HH", 0, self.generation), 32)
+        self.key = kdf(self.key, "key update", struct.pack(">HH", self.epoch, self.generation), 32)
         self.counter = 0
 
 
 class Channel:
-    def __init__(self, schedule: Schedule, initiator: bool) -> None:
-        mine, theirs = Half(schedule.to_responder, schedule.cid_i), Half(schedule.to_initiator, schedule.cid_r)
-        self.sending, self.receiving = (mine, theirs) if initiator else (theirs, mine)
-        self.exporter, self.awaits_ready, self.over = schedule.exporter, initiator, False
+    def __init__(self, schedule: Schedule, initiator: bool, me: Secret, peer: Identity, suite: int) -> None:
+        self.me, self.peer, self.suite, self.initiator = me, peer, suite, initiator
+        self.exporter, self.over, self.old, self.epoch = schedule.exporter, False, None, 0
+        self.under_way: Initiator | Responder | None = None
+        self._enter(schedule)
+
+    def _enter(self, schedule: Schedule) -> None:
+        """Goes on in the schedule's epoch. The initiator takes the old one's records until READY."""
+        up, down = (schedule.to_responder, schedule.cid_i), (schedule.to_initiator, schedule.cid_r)
+        mine, theirs = (up, down) if self.initiator else (down, up)
+        if self.epoch and self.initiator:
+            self.old = self.receiving
+        self.sending, self.receiving = Half(*mine, self.epoch), Half(*theirs, self.epoch)
+        self.ratchet, self.awaits_ready = schedule.ratchet, self.initiator
+
+    def _inside(self) -> Inside:
+        return Inside(self.suite, self.ratchet, self.epoch + 1)
+
+    def rekey(self, fresh: Fresh) -> bytes:
+        """Starts a REKEY, as the initiator; the record to send."""
+        need(self.initiator and self.under_way is None, "a REKEY that may not start now")
+        self.under_way = Initiator(self.me, self.peer, fresh, self._inside())
+        return self.seal(bytes([REKEY_HELLO]) + self.under_way.hello, kind=1)
+
+    def on_rekey(self, plaintext: bytes, fresh: Fresh, ready: bytes) -> list[bytes]:
+        """Goes on with a REKEY; the records to send. `ready` is the body of the responder's READY."""
+        kind, message = plaintext[0], plaintext[1:]
+        if kind == REKEY_HELLO:
+            need(not self.initiator and self.under_way is None, "a REKEY HELLO out of place")
+            self.under_way = Responder(self.me, message, fresh, self._inside())
+            return [self.seal(bytes([REKEY_REPLY]) + self.under_way.reply, kind=1)]
+        need(self.under_way is not None, "a REKEY message out of place")
+        if kind == REKEY_REPLY:
+            need(self.initiator, "a REKEY REPLY out of place")
+            finish, following = self.under_way.on_reply(message)
+            last = self.seal(bytes([REKEY_FINISH]) + finish, kind=1)
+            schedule, answers = self.under_way.schedule, [last]
+        else:
+            need(not self.initiator, "a REKEY FINISH out of place")
+            theirs, following = self.under_way.on_finish(message)
+            need(theirs == self.peer, "another identity")
+            schedule, answers = self.under_way.schedule, []
+        del following
+        self.under_way, self.epoch = None, self.epoch + 1
+        self._enter(schedule)
+        return answers or [self.seal(bytes([READY]) + ready, kind=1)]
 
     def seal(self, plaintext: bytes, kind: int = 0) -> bytes:
         half = self.sending
@@ -352,10 +410,11 @@ class Channel:
         return result
 
     def _open(self, frame: bytes) -> tuple[int, bytes]:
-        half = self.receiving
         reader = Reader(frame)
         need(reader.take(8) == RECORD_MAGIC, "not a record")
         prefix, counter, size = reader.take(16), reader.number(8), reader.number(4)
+        old = self.old is not None and prefix in (self.old.prefix(0), self.old.prefix(1))
+        half = self.old if old else self.receiving
         need(size <= MAX_METADATA, "metadata of more than 16 KiB")
         metadata, sealed = reader.take(size), reader.data
         need(16 <= len(sealed) <= MAX_PLAINTEXT + 16, "a record of a wrong size")
@@ -365,21 +424,51 @@ class Channel:
         half.counter += 1
         kind = kinds[0]
         need(metadata == b"{}" or (kind == 0 and is_object(metadata)), "metadata")
+        if not old:
+            self.old = None  # the other side has entered the new epoch
         if kind == 0:
-            need(not self.awaits_ready, "application data before READY")
+            need(old or not self.awaits_ready, "application data before READY")
         else:
-            self._control(plaintext)
+            self._control(plaintext, half, old)
         return kind, plaintext
 
-    def _control(self, plaintext: bytes) -> None:
+    def _control(self, plaintext: bytes, half: Half, old: bool) -> None:
         need(bool(plaintext), "an empty control record")
         kind = plaintext[0]
-        need(kind in CONTROL_SIZES or kind == ERROR, "a control record that is not spoken here")
-        fits = is_error(plaintext[1:]) if kind == ERROR else len(plaintext) == CONTROL_SIZES[kind]
+        need(kind in CONTROL_SIZES or kind == ERROR or kind in REKEY_MESSAGES, "a control record that is not spoken here")
+        fits = is_error(plaintext[1:]) if kind == ERROR else len(plaintext) == CONTROL_SIZES.get(kind, len(plaintext))
         need(fits, "a control record of a wrong form")
         if kind == READY:
             need(1 <= int.from_bytes(plaintext[9:13], "big") <= MAX_PLAINTEXT, "READY with an impossible size")
-        need((kind == READY) == self.awaits_ready, "READY is the first record of the responder, and only that")
-        self.awaits_ready = False
+        if not old:
+            need((kind == READY) == self.awaits_ready, "READY is the first record of the responder, and only that")
+            self.awaits_ready = False
         if kind == KEYUPDATE:
-            self.receiving.update()
+            half.update()
+
+
+# Padding
+
+
+def padded_size(policy: int, plaintext: int) -> int:
+    """Bytes of a padded plaintext: policy 1 is Padmé, policy 2 the powers of two."""
+    if policy == 0:
+        return plaintext
+    size = max(plaintext + 1, 256)
+    if policy == 2:
+        return 1 << (size - 1).bit_length()
+    exponent = size.bit_length() - 1
+    step = 1 << (exponent - exponent.bit_length())
+    return -(-size // step) * step
+
+
+def pad(policy: int, plaintext: bytes) -> bytes:
+    return plaintext if policy == 0 else (plaintext + b"\x80").ljust(padded_size(policy, len(plaintext)), b"\0")
+
+
+def unpad(policy: int, padded: bytes) -> bytes:
+    if policy == 0:
+        return padded
+    plaintext = padded.rstrip(b"\0")
+    need(plaintext[-1:] == b"\x80" and padded_size(policy, len(plaintext) - 1) == len(padded), "padding")
+    return plaintext[:-1]

@@ -10,7 +10,9 @@ import struct
 import sys
 from pathlib import Path
 
-from aico_channel import CLOSE, KINDS, Channel, ChannelError, Fresh, Identity, Initiator, Secret, need
+from aico_channel import (
+    CLOSE, HYBRID, KINDS, REKEY_MESSAGES, REKEY_REQ, Channel, ChannelError, Fresh, Identity, Initiator, Secret, need,
+)
 
 REQUEST, DATA, END, ANSWER, FAILURE = 1, 2, 3, 4, 5
 MAX_FRAME = 16 * 1024 * 1024 + 20 * 1024
@@ -82,6 +84,11 @@ class Client:
                     raise Failure(json.loads(plaintext[1:])["message"])
                 return plaintext[0], plaintext[1:]
             need(plaintext[0] != CLOSE, "the backend closed the channel")
+            if plaintext[0] in REKEY_MESSAGES:
+                for frame in self.channel.on_rekey(plaintext, Fresh.make(False), b""):
+                    self._send_frame(frame)
+            elif plaintext[0] == REKEY_REQ and self.channel.under_way is None:
+                self.rekey()
 
     def ask(self, **request: object) -> dict:
         self.send(REQUEST, json.dumps(request).encode())
@@ -92,22 +99,33 @@ class Client:
         need(part == ANSWER, "an unexpected part")
         return json.loads(body)
 
-    def put(self, path: str, value: bytes, piece: int = 100_000) -> dict:
+    def put(self, path: str, value: bytes, piece: int = 100_000, rekey_at: int | None = None) -> dict:
+        """`rekey_at` starts a REKEY in front of the piece that begins there."""
         self.send(REQUEST, json.dumps({"op": "data.put", "path": path}).encode())
         for start in range(0, len(value), piece):
+            if start == rekey_at:
+                self.rekey()
             self.send(DATA, value[start : start + piece])
         self.send(END, struct.pack(">Q", len(value)))
         return self.answer()
 
-    def get(self, path: str) -> bytes:
+    def get(self, path: str, rekey: bool = False) -> bytes:
+        """With `rekey` a REKEY happens in the middle of the answer."""
         size, value = self.ask(op="data.get", path=path)["bytes"], bytearray()
         while True:
             part, body = self.receive()
+            if rekey:
+                self.rekey()
+                rekey = False
             if part == END:
                 need(struct.unpack(">Q", body)[0] == len(value) == size, "a value that was cut")
                 return bytes(value)
             need(part == DATA, "an unexpected part")
             value += body
+
+    def rekey(self) -> None:
+        """Starts a REKEY; the backend's part of it is taken while receiving."""
+        self._send_frame(self.channel.rekey(Fresh.make(self.channel.suite == HYBRID)))
 
     def key_update(self) -> None:
         self._send_frame(self.channel.seal(b"\x03", kind=1))

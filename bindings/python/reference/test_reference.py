@@ -7,7 +7,10 @@ import os
 import unittest
 from pathlib import Path
 
-from aico_channel import Channel, ChannelError, Fresh, Initiator, Responder, Schedule, Secret
+from aico_channel import (
+    CLASSICAL, HYBRID, NO_PSK, REKEY_HELLO, REKEY_REPLY, Channel, ChannelError, Fresh, Initiator, Inside, Responder,
+    Schedule, Secret, pad, padded_size, unpad,
+)
 from aico_client import Client, Failure, read_identity
 
 VECTORS = Path(__file__).resolve().parents[3] / "testvectors" / "channel"
@@ -42,9 +45,11 @@ class Vectors(unittest.TestCase):
         fresh_r = Fresh(h("responder", "nonce"), h("responder", "ephemeral_secret"))
         if kem:
             fresh_r.encapsulated = (bytes.fromhex(kem["ss"]), bytes.fromhex(kem["ct"]))
-        initiator = Initiator(parties[0], parties[1].identity, fresh_i)
+        suite = HYBRID if kem else CLASSICAL
+        inside = Inside(suite, h("psk"), v["epoch"]) if v["epoch"] else None
+        initiator = Initiator(parties[0], parties[1].identity, fresh_i, inside)
         self.assertEqual(initiator.hello, h("hello"))
-        responder = Responder(parties[1], initiator.hello, fresh_r)
+        responder = Responder(parties[1], initiator.hello, fresh_r, inside)
         self.assertEqual(responder.reply, h("reply"))
         finish, at_client = initiator.on_reply(responder.reply)
         self.assertEqual(finish, h("finish"))
@@ -60,8 +65,10 @@ class Vectors(unittest.TestCase):
         names = {"traffic_responder_to_initiator": "to_initiator", "traffic_initiator_to_responder": "to_responder"}
         values = ["th1", "th2", "th3", "th4", "th5", "th6", "th7", "th8", "kx", "hs", "k_i", "k_r", "f_i", "f_r", "fin_r",
                   "fin_i", "ms", "cid_i", "cid_r", "ratchet", "exporter", *names]
-        for name in ("handshake-classical.json", "handshake-hybrid.json"):
+        names_of = lambda kind: [f"{kind}-classical.json", f"{kind}-hybrid.json"]  # noqa: E731
+        for name in names_of("handshake") + names_of("rekey"):
             v = vector(name)
+            self.assertEqual(v["psk"] == NO_PSK.hex(), v["epoch"] == 0)
             for schedule in self.handshake(name)[:2]:
                 for value in values:
                     self.assertEqual(getattr(schedule, names.get(value, value)).hex(), v[value], value)
@@ -72,6 +79,41 @@ class Vectors(unittest.TestCase):
             plaintext, frame = bytes.fromhex(record["plaintext"]), bytes.fromhex(record["frame"])
             self.assertEqual(at_client.seal(plaintext, record["kind"]), frame, record["reason"])
             self.assertEqual(at_server.open(frame), (record["kind"], plaintext), record["reason"])
+
+    def test_padding(self) -> None:
+        v = vector("padding.json")
+        for size in v["sizes"]:
+            self.assertEqual(padded_size(1, size["plaintext"]), size["padme"])
+            self.assertEqual(padded_size(2, size["plaintext"]), size["power_of_two"])
+        plaintext, padded = bytes.fromhex(v["plaintext"]), bytes.fromhex(v["padded"])
+        self.assertEqual(pad(1, plaintext), padded)
+        self.assertEqual(unpad(1, padded), plaintext)
+        _, _, _, at_server = self.handshake("handshake-classical.json")
+        self.assertEqual(at_server.open(bytes.fromhex(v["frame"])), (0, padded))
+        for bad in (padded + b"\0", padded[:-1], bytes(256), plaintext):
+            with self.assertRaises(ChannelError):
+                unpad(1, bad)
+
+    def test_records_after_a_rekey(self) -> None:
+        v = vector("rekey-classical.json")
+        _, _, at_client, at_server = self.handshake("handshake-classical.json")
+        ready_body = bytes.fromhex(v["first_records"]["responder"]["plaintext"])[1:]
+        at_client.open(at_server.seal(b"\0" + ready_body, kind=1))
+        h = lambda who, what: bytes.fromhex(v[who][what])  # noqa: E731
+        fresh_i = Fresh(h("initiator", "nonce"), h("initiator", "ephemeral_secret"))
+        fresh_r = Fresh(h("responder", "nonce"), h("responder", "ephemeral_secret"))
+        message = at_server.open(at_client.rekey(fresh_i))[1]
+        self.assertEqual(message.hex(), "04" + v["hello"])
+        (frame,) = at_server.on_rekey(message, fresh_r, ready_body)
+        message = at_client.open(frame)[1]
+        self.assertEqual(message.hex(), "05" + v["reply"])
+        (frame,) = at_client.on_rekey(message, fresh_i, b"")
+        message = at_server.open(frame)[1]
+        self.assertEqual(message.hex(), "06" + v["finish"])
+        (frame,) = at_server.on_rekey(message, fresh_r, ready_body)
+        self.assertEqual(frame.hex(), v["first_records"]["responder"]["frame"])
+        at_client.open(frame)
+        self.assertEqual(at_client.seal(b"after REKEY").hex(), v["first_records"]["initiator"]["frame"])
 
     def test_refused_records(self) -> None:
         for record in vector("records.json")["refused"]:
@@ -107,6 +149,24 @@ class Attacks(unittest.TestCase):
         with self.assertRaises(ChannelError):
             at_client.open(at_server.seal(bytes(25), kind=1))
 
+    def test_a_rekey_by_another_identity_or_out_of_place_is_refused(self) -> None:
+        for attack in range(4):
+            at_client, at_server = shake(False)
+            ready(at_client, at_server)
+            with self.assertRaises(ChannelError):
+                if attack == 0:  # a thief of the channel, who is not the client
+                    at_client.me = Secret.make("cli", "cli")
+                    hello = at_server.open(at_client.rekey(Fresh.make(False)))[1]
+                    reply = at_client.open(at_server.on_rekey(hello, Fresh.make(False), bytes(24))[0])[1]
+                    finish = at_server.open(at_client.on_rekey(reply, Fresh.make(False), b"")[0])[1]
+                    at_server.on_rekey(finish, Fresh.make(False), bytes(24))
+                elif attack == 1:
+                    at_server.rekey(Fresh.make(False))
+                elif attack == 2:
+                    at_client.on_rekey(bytes([REKEY_REPLY]) + bytes(256), Fresh.make(False), b"")
+                else:
+                    at_server.on_rekey(bytes([REKEY_HELLO]) + bytes(98), Fresh.make(False), b"")
+
     def test_replayed_reflected_reordered_and_cut_records(self) -> None:
         for attack in range(4):
             at_client, at_server = shake(False)
@@ -136,6 +196,13 @@ class Live(unittest.TestCase):
                 self.assertEqual(client.put("python/value", value)["bytes"], size)
                 client.key_update()
                 self.assertEqual(client.get("python/value"), value)
+            value = os.urandom(3 * 1024 * 1024)
+            for epoch in (1, 3):
+                client.put("python/rekeyed", value, rekey_at=1_000_000)
+                self.assertEqual(client.channel.epoch, epoch)
+                self.assertEqual(client.get("python/rekeyed", rekey=True), value)
+                client.ask(op="status")
+                self.assertEqual(client.channel.epoch, epoch + 1)
             with self.assertRaises(Failure):
                 client.get("python/absent")
             with self.assertRaises(Failure):
