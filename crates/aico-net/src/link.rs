@@ -14,6 +14,7 @@ use aico_proto::{Channel, CloseReason, Error as ProtoError, Received};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::sleep_until;
+use zeroize::Zeroize;
 
 use crate::Error;
 use crate::secure_stream::Around;
@@ -25,6 +26,9 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Records that wait for the reader of a channel.
 const WAITING_RECORDS: usize = 2;
 const READ_BUFFER_BYTES: usize = 16 * 1024;
+/// Plaintexts up to this length are wiped: requests may hold a password. Wiping whole values would cost as much as
+/// sealing them.
+const WIPED_BYTES: usize = 4 * 1024;
 /// No more than this is allocated ahead of what has arrived.
 const STEP_BYTES: usize = 64 * 1024;
 
@@ -44,6 +48,18 @@ pub(crate) enum Command {
 pub(crate) struct Plaintext {
     frame: Vec<u8>,
     range: Range<usize>,
+}
+
+impl Drop for Plaintext {
+    fn drop(&mut self) {
+        wipe_short(&mut self.frame);
+    }
+}
+
+fn wipe_short(bytes: &mut Vec<u8>) {
+    if bytes.len() <= WIPED_BYTES {
+        bytes.zeroize();
+    }
 }
 
 impl Plaintext {
@@ -378,9 +394,11 @@ impl<S: Wire> Link<S> {
         match command {
             // After a goodbye nothing is sent any more.
             Command::Send(_) if self.closing.is_some() => {}
-            Command::Send(plaintext) => {
+            Command::Send(mut plaintext) => {
                 self.state.used_ms.store(now.as_millis() as u64, Ordering::Relaxed);
-                if let Err(error) = self.channel.send(&[&plaintext], now, &mut self.out) {
+                let sent = self.channel.send(&[&plaintext], now, &mut self.out);
+                wipe_short(&mut plaintext);
+                if let Err(error) = sent {
                     self.broken(error);
                 }
             }

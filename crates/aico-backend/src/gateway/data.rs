@@ -5,7 +5,7 @@ use aico_policy::{Action, Capability, Permit, Resource};
 use aico_proto::message::{
     CategoryEntry, DoneAnswer, Failure, GetAnswer, InventoryAnswer, ListAnswer, ListEntry, Part, PartKind, PutAnswer,
 };
-use aico_vault::Put;
+use aico_vault::{Error as VaultError, Put};
 use tokio::task::block_in_place;
 
 use crate::access::{now_ms, on_value, permit, system_permit};
@@ -78,17 +78,31 @@ pub(crate) async fn get(running: &Running, caller: &Caller, path: &str, line: &m
         Err(failure) => return line.fail(&failure).await,
     };
     line.answer(&GetAnswer { bytes: value.bytes() }).await?;
+    let bytes = value.bytes();
+    send_value(line, bytes, |chunk| value.next_chunk(chunk)).await.map(drop)
+}
+
+/// Sends a value of `bytes`, piece by piece, and its end; false after a failure that was told.
+pub(super) async fn send_value(
+    line: &mut Line<'_>,
+    bytes: u64,
+    mut next: impl FnMut(&mut Vec<u8>) -> Result<bool, VaultError>,
+) -> Result<bool, NetError> {
     let mut chunk = Vec::new();
     loop {
-        match block_in_place(|| value.next_chunk(&mut chunk)) {
+        match block_in_place(|| next(&mut chunk)) {
             // An empty value is one empty piece, and a data part is never empty.
             Ok(true) if chunk.is_empty() => {}
             Ok(true) => line.sender.send(&[&[PartKind::Data as u8], &chunk]).await?,
             Ok(false) => break,
-            Err(error) => return line.fail(&failure(&error)).await,
+            Err(error) => {
+                line.fail(&failure(&error)).await?;
+                return Ok(false);
+            }
         }
     }
-    line.sender.send(&[&[PartKind::End as u8], &value.bytes().to_be_bytes()]).await
+    line.sender.send(&[&[PartKind::End as u8], &bytes.to_be_bytes()]).await?;
+    Ok(true)
 }
 
 pub(crate) fn list(

@@ -2,7 +2,7 @@
 
 use aico_net::Error as NetError;
 use aico_policy::Action;
-use aico_proto::message::{DoneAnswer, ExportAnswer, ListEntry, PartKind};
+use aico_proto::message::{DoneAnswer, ExportAnswer, ListEntry};
 use aico_vault::{Export, ExportedValue};
 use tokio::task::block_in_place;
 
@@ -10,6 +10,7 @@ use crate::access::system_permit;
 use crate::backend::Running;
 use crate::error::failure;
 use crate::gateway::Line;
+use crate::gateway::data::send_value;
 use crate::sessions::Caller;
 
 pub(crate) async fn export(running: &Running, caller: &Caller, line: &mut Line<'_>) -> Result<(), NetError> {
@@ -25,8 +26,9 @@ pub(crate) async fn export(running: &Running, caller: &Caller, line: &mut Line<'
     };
     line.answer(&head).await?;
     while let Some(value) = next(&mut export, line).await? {
-        let Some(value) = value else { return Ok(()) };
-        if !send(value, line).await? {
+        let Some(mut value) = value else { return Ok(()) };
+        let bytes = value.bytes();
+        if !send_value(line, bytes, |chunk| value.next_chunk(chunk)).await? {
             return Ok(());
         }
     }
@@ -48,22 +50,4 @@ async fn next(export: &mut Export<'_>, line: &mut Line<'_>) -> Result<Option<Opt
             Ok(Some(None))
         }
     }
-}
-
-/// Sends one value; false after a failure that was told.
-async fn send(mut value: ExportedValue, line: &mut Line<'_>) -> Result<bool, NetError> {
-    let mut chunk = Vec::new();
-    loop {
-        match block_in_place(|| value.next_chunk(&mut chunk)) {
-            Ok(true) if chunk.is_empty() => {}
-            Ok(true) => line.sender.send(&[&[PartKind::Data as u8], &chunk]).await?,
-            Ok(false) => break,
-            Err(error) => {
-                line.fail(&failure(&error)).await?;
-                return Ok(false);
-            }
-        }
-    }
-    line.sender.send(&[&[PartKind::End as u8], &value.bytes().to_be_bytes()]).await?;
-    Ok(true)
 }

@@ -48,7 +48,9 @@ pub(crate) async fn unlock(mut owner: Owner, recovery: bool) -> Result<(), Error
             let proof = Some(Proof::Password(owner.password("Password: ")?));
             client.ask::<DoneAnswer>(&Request::Unlock { proof }).await?;
         }
-        asked => drop(asked?),
+        asked => {
+            asked?;
+        }
     }
     let _gone = client.close().await;
     until(false).await?;
