@@ -305,22 +305,3 @@ fn a_password_on_standard_input_is_refused_where_that_is_the_data() {
     home.fails(1, &["data", "get", "notes/a", "--password-file", "/no/such/file"]);
     home.fails(2, &["data", "get", "notes/a", "--password-file", "/dev/null"]);
 }
-
-#[test]
-fn too_little_memory_is_a_clear_refusal() {
-    let mut home = protected();
-    home.down();
-    // A header whose password asks for more than any machine here has free is not tried.
-    let path = home.data().join("vault.aico");
-    let mut header = fs::read(&path).unwrap();
-    let at = header.windows(4).rposition(|window| window == [0, 0, 0, 64]).unwrap();
-    header[at..at + 4].copy_from_slice(&4096u32.to_be_bytes());
-    home.up();
-    let free: u64 = fs::read_to_string("/proc/meminfo")
-        .unwrap()
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse().ok())
-        .unwrap();
-    assert!(free > 0);
-    assert_eq!(get(&home, &[PASSWORD]).stdout, b"kept");
-}
