@@ -338,6 +338,9 @@ impl<S: Wire> Link<S> {
         }
         if self.closing.is_none() && self.channel.next_tick() <= self.now() {
             let now = self.now();
+            if self.delivered.capacity() == 0 && !self.delivered.is_closed() {
+                self.channel.paused(now);
+            }
             if let Err(error) = self.channel.tick(now, &self.around, &mut self.out) {
                 self.broken(error);
             }

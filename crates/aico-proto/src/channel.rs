@@ -204,6 +204,11 @@ impl Channel {
         Ok(Received::Nothing)
     }
 
+    /// The caller does not read now, so silence says nothing of the other side.
+    pub fn paused(&mut self, now: Duration) {
+        self.heard = now;
+    }
+
     /// Does what time asks for: a sign of life, new keys. Fails when the channel has to end.
     pub fn tick(&mut self, now: Duration, around: &dyn Surroundings, out: &mut Vec<u8>) -> Result<(), Error> {
         let since = |then: Duration| now.saturating_sub(then);

@@ -179,6 +179,25 @@ async fn a_frozen_peer_is_given_up_after_three_intervals() {
     frozen.join().unwrap();
 }
 
+/// Somebody who reads slowly, in a pager say, has not lost the other side.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_pauses_keeps_its_channel() {
+    let alive = Settings { keepalive: Duration::from_secs(1), ..Settings::default() };
+    let (mut client, mut server, _) = pair(alive, false).await;
+    let sent = tokio::spawn(async move {
+        for number in 0..100u8 {
+            server.sender.send(&[&[number; 100_000]]).await.unwrap();
+        }
+        server
+    });
+    tokio::time::sleep(Duration::from_millis(4500)).await;
+    for number in 0..100u8 {
+        let record = client.receiver.receive().await.unwrap();
+        assert_eq!((record.len(), record.first()), (100_000, Some(&number)));
+    }
+    drop(sent.await.unwrap());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unused_channel_is_forgotten() {
     let short = Settings { idle: Duration::from_secs(1), ..settings() };
