@@ -118,6 +118,17 @@ fn the_record_of_a_locked_time_cannot_be_changed_unnoticed() {
     assert!(home.text(&["status", "--json"]).contains("was changed or removed"));
 }
 
+/// The key file is there, and a program of the owner's user speaks for itself, past the command line.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_machine_keeps_does_not_undo_the_lock_of_somebody_with_a_password() {
+    let home = protected();
+    home.ok(&["lock"]);
+    let mut client = dial(&home).connect().await.unwrap();
+    let refused = client.ask::<DoneAnswer>(&Request::Unlock { proof: None }).await.unwrap_err();
+    assert_eq!(refused.failure_code(), Some(FailureCode::Locked));
+    home.fails(9, &["data", "list"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn open_connections_end_when_it_is_locked() {
     let home = protected();
