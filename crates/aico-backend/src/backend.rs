@@ -31,6 +31,8 @@ use crate::setup::Setup;
 const GRACE: Duration = Duration::from_secs(30);
 /// How long a lock does.
 const LOCK_GRACE: Duration = Duration::from_secs(1);
+/// How often the configuration file is looked at.
+const LOOK: Duration = Duration::from_secs(5);
 /// The command line's own key in the key folder.
 const CLI_KEY: &str = "clients/cli.key";
 /// The setting that says that the owner of a service has come.
@@ -151,6 +153,7 @@ impl Backend {
         let running = Arc::new(Running {
             fingerprint,
             vault,
+            config_seen: Mutex::new(setup.news(&places.home).map(|(_, sum)| sum).unwrap_or_default()),
             places,
             owner,
             enrolled: enrolled.clone(),
@@ -182,6 +185,7 @@ impl Backend {
         let asleep = self.running.sleeping();
         tokio::pin!(interrupted, asleep);
         let mut held_sleep = None;
+        let mut look = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
                 () = &mut interrupted => break,
@@ -191,6 +195,7 @@ impl Backend {
                     let running = self.running.clone();
                     block_in_place(|| running.lock_for_sleep());
                 }
+                _ = look.tick() => block_in_place(|| self.running.look_at_config()),
                 visitor = self.listener.next() => match visitor {
                     Some(visitor) => {
                         served.spawn(gateway::serve(self.running.clone(), visitor));
@@ -253,6 +258,8 @@ pub(crate) struct Running {
     fingerprint: Fingerprint,
     tcp: Option<SocketAddr>,
     setup: Mutex<Setup>,
+    /// The sum of the configuration file that the owner was last told of.
+    config_seen: Mutex<String>,
     end: watch::Sender<Option<End>>,
     started: Instant,
 }
@@ -393,6 +400,17 @@ impl Running {
                 }
             },
             None => std::future::pending().await,
+        }
+    }
+
+    /// Records and tells an edit of the configuration file, once.
+    fn look_at_config(&self) {
+        let Ok((text, sum)) = self.setup().news(&self.places.home) else { return };
+        let mut seen = self.config_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut *seen, sum.clone()) != sum
+            && let Some(text) = text
+        {
+            let _failed_closed = self.vault.tell_owner(now_ms(), "config.edited", &text);
         }
     }
 

@@ -95,6 +95,20 @@ impl Setup {
         })
     }
 
+    /// What to tell the owner of the file as it is now, if it says something else than what is in force; and its sum.
+    pub(crate) fn news(&self, home: &Path) -> Result<(Option<String>, String), Error> {
+        Ok(match self.edit(home)? {
+            Edit::None { sum } => (None, sum),
+            Edit::Fault { fault, sum } => {
+                (Some(format!("{FILE} was edited: {fault}; what was accepted last stays in force")), sum)
+            }
+            Edit::Changes { changes, sum, .. } if changes.iter().any(|change| change.weakens) => {
+                (Some(format!("{FILE} was edited and would weaken {}: `aico config show`", names(&changes))), sum)
+            }
+            Edit::Changes { sum, .. } => (Some(format!("{FILE} was edited; it is taken over at the next start")), sum),
+        })
+    }
+
     /// The whole configuration in force, as YAML.
     pub(crate) fn in_force(&self) -> String {
         self.config.to_yaml()

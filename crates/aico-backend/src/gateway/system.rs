@@ -3,10 +3,10 @@
 use aico_crypto::ComponentKind;
 use aico_net::Error as NetError;
 use aico_policy::Action;
-use aico_proto::Suite;
 use aico_proto::message::{
     AnchorAnswer, AuditAnswer, AuditEntry, ConnectionEntry, ConnectionsAnswer, DoneAnswer, Failure, StatusAnswer,
 };
+use aico_proto::{CloseReason, Suite};
 use base64ct::{Base64, Encoding};
 use tokio::task::block_in_place;
 
@@ -35,7 +35,11 @@ pub(crate) async fn status(
         Err(failure) => return line.fail(&failure).await,
     };
     line.answer(&answer).await?;
-    line.sender.flush().await?;
+    match line.sender.flush().await {
+        // Whoever says goodbye has read the answer.
+        Ok(()) | Err(NetError::Closed(CloseReason::Normal)) => {}
+        Err(error) => return Err(error),
+    }
     if let Some(number) = shown {
         // What cannot be forgotten is shown once more.
         let _shown_again = block_in_place(|| running.vault().forget_notices(number));

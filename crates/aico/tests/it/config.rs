@@ -35,6 +35,20 @@ fn a_same_user_program_that_edits_the_file_weakens_nothing() {
 }
 
 #[test]
+fn an_edit_while_it_runs_is_recorded_and_shown_once() {
+    let home = Home::running();
+    write(&home, "security:\n  transport:\n    clock_skew: report\n    session_timeout: 7200\n");
+    let began = std::time::Instant::now();
+    while !home.text(&["audit", "tail"]).contains("config.edited") {
+        assert!(began.elapsed() < std::time::Duration::from_secs(20));
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    assert!(home.text(&["status", "--json"]).contains("would weaken security.transport.session_timeout"));
+    std::thread::sleep(std::time::Duration::from_millis(5500));
+    assert!(home.text(&["status", "--json"]).contains("\"notices\":[]"), "once");
+}
+
+#[test]
 fn what_does_not_weaken_is_taken_over_and_shown() {
     let mut home = Home::running();
     write(&home, "security:\n  transport:\n    session_timeout: 600\n");
