@@ -5,17 +5,30 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import select
 import socket
 import struct
 import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from aico_channel import (
-    CLOSE, HYBRID, KINDS, REKEY_MESSAGES, REKEY_REQ, Channel, ChannelError, Fresh, Identity, Initiator, Secret, need,
+    CLOSE,
+    KINDS,
+    MAX_FRAME,
+    MAX_HANDSHAKE_FRAME,
+    Channel,
+    ChannelError,
+    Fresh,
+    Identity,
+    Initiator,
+    Secret,
+    need,
 )
 
 REQUEST, DATA, END, ANSWER, FAILURE = 1, 2, 3, 4, 5
-MAX_FRAME = 16 * 1024 * 1024 + 20 * 1024
+FRAME_SECONDS, TICK_SECONDS = 60, 1
 
 
 class Failure(Exception):
@@ -41,54 +54,129 @@ def write_identity(path: Path, secret: Secret, kind: str) -> None:
         file.write(line)
 
 
-class Client:
-    def __init__(self, home: Path, me: Secret, hybrid: bool = True) -> None:
-        run = home / "run"
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(60)
-        folder = os.open(run, os.O_RDONLY | os.O_DIRECTORY)
-        try:  # a socket's address holds 107 bytes; the path may be longer
-            self.socket.connect(f"/proc/self/fd/{folder}/aico.sock")
-        finally:
-            os.close(folder)
-        initiator = Initiator(me, read_backend_id(run / "backend.id"), Fresh.make(hybrid))
-        self._send_frame(initiator.hello)
-        finish, self.channel = initiator.on_reply(self._read_frame(8 * 1024))
-        self._send_frame(finish)
+class Stream:
+    """A channel on a byte stream. What the channel has to say for itself goes out in passing, whatever else is done.
 
-    def _send_frame(self, frame: bytes) -> None:
-        self.socket.sendall(struct.pack(">I", len(frame)) + frame)
+    There is no thread: a program that neither sends nor waits calls `poll` now and then, or is given up as silent.
+    """
 
-    def _read(self, size: int) -> bytes:
-        data = bytearray()
-        while len(data) < size:
-            piece = self.socket.recv(size - len(data))
-            need(bool(piece), "the stream was cut")
-            data += piece
-        return bytes(data)
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection, self.parts = connection, deque()
+        self.connection.settimeout(FRAME_SECONDS)
+        self.channel: Channel | None = None
 
-    def _read_frame(self, limit: int = MAX_FRAME) -> bytes:
+    def send_frame(self, frame: bytes) -> None:
+        self.connection.sendall(struct.pack(">I", len(frame)) + frame)
+
+    def read_frame(self, limit: int = MAX_FRAME) -> bytes:
         (size,) = struct.unpack(">I", self._read(4))
         need(size <= limit, "a frame that is too long")
         return self._read(size)
 
+    def _read(self, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            piece = self.connection.recv(size - len(data))
+            need(bool(piece), "the stream was cut")
+            data += piece
+        return bytes(data)
+
     def send(self, part: int, body: bytes) -> None:
-        self._send_frame(self.channel.seal(bytes([part]) + body))
+        """One application record, after whatever has come by now."""
+        self.poll()
+        if self.channel.key_update_due():
+            self.key_update()
+        self.send_frame(self.channel.seal(bytes([part]) + body))
+
+    def next_part(self) -> tuple[int, bytes]:
+        """The next application record; waits for it."""
+        self._wait(lambda: self.parts)
+        plaintext = self.parts.popleft()
+        need(bool(plaintext), "an empty record")
+        return plaintext[0], plaintext[1:]
+
+    def poll(self) -> None:
+        """Takes what has come, and does what time asks for. Does not wait."""
+        while self._has_come(0):
+            self._take()
+        self._tick()
+
+    def key_update(self) -> None:
+        self.send_frame(self.channel.key_update())
+
+    def _wait(self, holds) -> None:
+        while not holds():
+            if self._has_come(TICK_SECONDS):
+                self._take()
+            self._tick()
+
+    def _has_come(self, seconds: float) -> bool:
+        return bool(select.select([self.connection], [], [], seconds)[0])
+
+    def _take(self) -> None:
+        """Opens one frame; an application record queues up."""
+        frame = self.read_frame()
+        opened = self._or_close(lambda: self.channel.open(frame))
+        kind, plaintext = opened or (1, b"")
+        if kind == 0:
+            self.parts.append(plaintext)
+        need(kind == 0 or plaintext[:1] != bytes([CLOSE]), "the other side closed the channel")
+
+    def _tick(self) -> None:
+        self._or_close(self.channel.tick)
+
+    def _or_close(self, step):
+        """Sends what a step of the channel answers, or says with CLOSE why it failed."""
+        try:
+            result = step()
+        except ChannelError as error:
+            self._say_why(error.reason)
+            raise
+        self._flush()
+        return result
+
+    def _flush(self) -> None:
+        while self.channel.answers:
+            try:
+                self.send_frame(self.channel.answers.pop(0))
+            except OSError:
+                if not self.channel.over:
+                    raise  # after a CLOSE nobody has to wait for ours
+
+    def _say_why(self, reason: int) -> None:
+        try:
+            self.send_frame(self.channel.close(reason))
+        except (ChannelError, OSError):
+            pass  # it was closed already, or nobody is there to be told
+
+
+class Conversation(Stream):
+    """Requests on an open connection, as the initiator."""
+
+    def __init__(
+        self, connection: socket.socket, me: Secret, backend: Identity, hybrid: bool = True, padding: int = 0
+    ) -> None:
+        super().__init__(connection)
+        initiator = Initiator(me, backend, Fresh.make(hybrid), padding)
+        self.send_frame(initiator.hello)
+        finish, self.channel = initiator.on_reply(self.read_frame(MAX_HANDSHAKE_FRAME))
+        self.send_frame(finish)
+
+    def rekey(self) -> None:
+        """Starts a REKEY unless one is under way. It completes while other things are done, or in `settle`."""
+        self._wait(lambda: self.channel.ready)
+        if self.channel.step is None:
+            self.send_frame(self.channel.rekey())
+
+    def settle(self) -> None:
+        """Waits until no REKEY is under way."""
+        self._wait(lambda: self.channel.ready and self.channel.step is None)
 
     def receive(self) -> tuple[int, bytes]:
-        while True:
-            kind, plaintext = self.channel.open(self._read_frame())
-            if kind == 0:
-                need(bool(plaintext), "an empty record")
-                if plaintext[0] == FAILURE:
-                    raise Failure(json.loads(plaintext[1:])["message"])
-                return plaintext[0], plaintext[1:]
-            need(plaintext[0] != CLOSE, "the backend closed the channel")
-            if plaintext[0] in REKEY_MESSAGES:
-                for frame in self.channel.on_rekey(plaintext, Fresh.make(False), b""):
-                    self._send_frame(frame)
-            elif plaintext[0] == REKEY_REQ and self.channel.under_way is None:
-                self.rekey()
+        part, body = self.next_part()
+        if part == FAILURE:
+            raise Failure(json.loads(body)["message"])
+        return part, body
 
     def ask(self, **request: object) -> dict:
         self.send(REQUEST, json.dumps(request).encode())
@@ -99,40 +187,57 @@ class Client:
         need(part == ANSWER, "an unexpected part")
         return json.loads(body)
 
-    def put(self, path: str, value: bytes, piece: int = 100_000, rekey_at: int | None = None) -> dict:
-        """`rekey_at` starts a REKEY in front of the piece that begins there."""
+    def put(self, path: str, value: bytes, piece: int = 100_000) -> dict:
+        return self.put_pieces(path, (value[start : start + piece] for start in range(0, len(value), piece)))
+
+    def put_pieces(self, path: str, pieces: Iterable[bytes]) -> dict:
+        """Stores a value that comes in pieces; none of them is empty."""
         self.send(REQUEST, json.dumps({"op": "data.put", "path": path}).encode())
-        for start in range(0, len(value), piece):
-            if start == rekey_at:
-                self.rekey()
-            self.send(DATA, value[start : start + piece])
-        self.send(END, struct.pack(">Q", len(value)))
+        size = 0
+        for piece in pieces:
+            self.send(DATA, piece)
+            size += len(piece)
+            if self.parts:  # a FAILURE: the rest need not go
+                break
+        self.send(END, struct.pack(">Q", size))
         return self.answer()
 
-    def get(self, path: str, rekey: bool = False) -> bytes:
-        """With `rekey` a REKEY happens in the middle of the answer."""
-        size, value = self.ask(op="data.get", path=path)["bytes"], bytearray()
+    def get(self, path: str) -> bytes:
+        return b"".join(self.get_pieces(path))
+
+    def get_pieces(self, path: str) -> Iterator[bytes]:
+        """A value as it comes. It is whole only if this ends without an error."""
+        size, got = self.ask(op="data.get", path=path)["bytes"], 0
         while True:
             part, body = self.receive()
-            if rekey:
-                self.rekey()
-                rekey = False
             if part == END:
-                need(struct.unpack(">Q", body)[0] == len(value) == size, "a value that was cut")
-                return bytes(value)
+                need(struct.unpack(">Q", body)[0] == got == size, "a value that was cut")
+                return
             need(part == DATA, "an unexpected part")
-            value += body
-
-    def rekey(self) -> None:
-        """Starts a REKEY; the backend's part of it is taken while receiving."""
-        self._send_frame(self.channel.rekey(Fresh.make(self.channel.suite == HYBRID)))
-
-    def key_update(self) -> None:
-        self._send_frame(self.channel.seal(b"\x03", kind=1))
+            got += len(body)
+            yield body
 
     def close(self) -> None:
-        self._send_frame(self.channel.seal(b"\x01\0\0", kind=1))
-        self.socket.close()
+        self.send_frame(self.channel.close())
+        self.connection.close()
+
+
+def connect(home: Path) -> socket.socket:
+    """A connection to the backend's socket; its address holds 107 bytes, and the path may be longer."""
+    folder = os.open(home / "run", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(f"/proc/self/fd/{folder}/aico.sock")
+        return connection
+    finally:
+        os.close(folder)
+
+
+class Client(Conversation):
+    """A conversation with the backend of a home."""
+
+    def __init__(self, home: Path, me: Secret, hybrid: bool = True, padding: int = 0) -> None:
+        super().__init__(connect(home), me, read_backend_id(home / "run" / "backend.id"), hybrid, padding)
 
 
 def main() -> int:
@@ -140,6 +245,7 @@ def main() -> int:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--identity", type=Path, required=True)
     parser.add_argument("--classical", action="store_true")
+    parser.add_argument("--padding", type=int, choices=[0, 1, 2], default=0)
     parser.add_argument("command", choices=["enrol", "status", "list", "put", "get"])
     parser.add_argument("path", nargs="?")
     parser.add_argument("file", nargs="?")
@@ -147,7 +253,7 @@ def main() -> int:
     if args.command == "enrol" and not args.identity.exists():
         write_identity(args.identity, Secret.make("frontend", "python"), "frontend")
     try:
-        client = Client(args.home, read_identity(args.identity), not args.classical)
+        client = Client(args.home, read_identity(args.identity), not args.classical, args.padding)
         if args.command == "enrol":
             print(client.ask(op="enrol")["fingerprint"], flush=True)
             print(client.answer()["state"])
