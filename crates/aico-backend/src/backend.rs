@@ -20,6 +20,7 @@ use tokio::task::block_in_place;
 
 use crate::Error;
 use crate::access::now_ms;
+use crate::confine::{Confinement, close_the_network};
 use crate::enrolment::{Enrolled, Waiting};
 use crate::gateway;
 use crate::locked::{self, LockedEnd};
@@ -49,6 +50,8 @@ pub struct Start {
     pub socket: UnixListener,
     /// The user whom the socket answers beside our own, of a system service.
     pub owner: Option<u32>,
+    /// What holds this process in.
+    pub confinement: Confinement,
 }
 
 /// What a backend tells whoever started it.
@@ -130,7 +133,7 @@ struct Backend {
 
 impl Backend {
     fn open(start: Start, vault: Vault<Unlocked>, opening: Opening) -> Result<Self, Error> {
-        let Start { places, run_folder, socket, owner } = start;
+        let Start { places, run_folder, socket, owner, confinement } = start;
         let own = own_identity(vault.device_identity()?)?;
         let folder = if owner.is_some() { RunFolder::of_service(&run_folder) } else { RunFolder::open(&run_folder) }?;
         let setup = block_in_place(|| {
@@ -156,6 +159,7 @@ impl Backend {
             config_seen: Mutex::new(setup.news(&places.home).map(|(_, sum)| sum).unwrap_or_default()),
             places,
             owner,
+            confinement,
             enrolled: enrolled.clone(),
             waiting: Arc::default(),
             sessions: Sessions::default(),
@@ -175,6 +179,9 @@ impl Backend {
         let mut listener = Listener::start(socket, AlsoUser(owner), manner, enrolled, DoorLimits::default(), refused);
         if let Some(socket) = tcp {
             listener.add_tcp(socket, setup.tcp_manner(me));
+        }
+        if running.confinement.by.contains(&"seccomp") {
+            close_the_network().map_err(Error::Confinement)?;
         }
         Ok(Self { running, listener, opening, run_folder })
     }
@@ -249,6 +256,7 @@ pub(crate) struct Running {
     vault: Vault<Unlocked>,
     places: Places,
     owner: Option<u32>,
+    confinement: Confinement,
     enrolled: Arc<Enrolled>,
     waiting: Arc<Waiting>,
     sessions: Sessions,
@@ -271,6 +279,10 @@ impl Running {
 
     pub(crate) fn places(&self) -> &Places {
         &self.places
+    }
+
+    pub(crate) fn confinement(&self) -> &Confinement {
+        &self.confinement
     }
 
     pub(crate) fn enrolled(&self) -> &Enrolled {

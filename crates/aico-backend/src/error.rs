@@ -13,6 +13,9 @@ pub enum Error {
     /// A socket or file of our own could not be used.
     #[error("a socket or file of the backend's own could not be used")]
     Socket(#[source] std::io::Error),
+    /// A filter on our own system calls could not be set.
+    #[error("a filter on the backend's own system calls could not be set: {0}")]
+    Confinement(String),
     /// The configuration file is wrong, and there is no accepted one to go on with.
     #[error("{}: {fault}", path.display())]
     Config {

@@ -5,6 +5,7 @@
 
 mod access;
 mod backend;
+pub mod confine;
 pub mod config;
 mod enrolment;
 mod error;

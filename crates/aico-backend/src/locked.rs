@@ -55,6 +55,7 @@ struct Door {
     log: Mutex<Option<LockedLog>>,
     asked: mpsc::Sender<Asked>,
     fingerprint: String,
+    confined_by: Vec<String>,
 }
 
 /// An identity for this time alone, for local clients to pin: that of the device is sealed in the vault.
@@ -77,7 +78,8 @@ pub(crate) async fn serve(
     // Without a side file nothing can be written down, and the owner can still get in.
     let log = Mutex::new(vault.locked_log().ok());
     let fingerprint = me.identity().fingerprint().to_string();
-    let door = Arc::new(Door { vault: Mutex::new(Some(vault)), log, asked, fingerprint });
+    let confined_by = start.confinement.by.iter().map(|name| (*name).to_owned()).collect();
+    let door = Arc::new(Door { vault: Mutex::new(Some(vault)), log, asked, fingerprint, confined_by });
     door.note("locked.start", "");
 
     let socket = from_std(start.socket.try_clone().map_err(Error::Socket)?)?;
@@ -234,6 +236,8 @@ impl Door {
             audit_entries: 0,
             uptime_s: 0,
             connections: 0,
+            memory: crate::confine::memory().to_owned(),
+            confined_by: self.confined_by.clone(),
             notices: Vec::new(),
         }
     }

@@ -177,7 +177,6 @@ impl fmt::Display for Fingerprint {
 /// A component's identity with its secret half.
 #[derive(Debug)]
 pub struct IdentitySecret {
-    seed: Secret<32>,
     signer: SigningKey,
 }
 
@@ -188,12 +187,11 @@ impl IdentitySecret {
     }
 
     pub(crate) fn from_seed(seed: Secret<32>) -> Result<Self, Error> {
-        let signer = SigningKey::from_seed(&seed)?;
-        Ok(Self { seed, signer })
+        SigningKey::from_seed(seed).map(|signer| Self { signer })
     }
 
     pub(crate) fn seed(&self) -> &[u8; 32] {
-        self.seed.bytes()
+        self.signer.seed().bytes()
     }
 
     /// The public half.
@@ -209,7 +207,7 @@ impl IdentitySecret {
 
     /// Hands the 64 hexadecimal digits of the seed to `write`, for a component's own identity file.
     pub fn hazmat_to_file<T>(&self, write: impl FnOnce(&str) -> T) -> T {
-        crate::tree::with_hex(&self.seed, write)
+        crate::tree::with_hex(self.signer.seed(), write)
     }
 
     /// Reads what [`IdentitySecret::hazmat_to_file`] gave.

@@ -16,6 +16,8 @@
 //! # Ok::<(), aico_crypto::Error>(())
 //! ```
 
+pub use aico_ffi_memory::{Protection, protection};
+
 mod aead;
 mod error;
 mod hash;

@@ -1,15 +1,14 @@
 use std::fmt;
 
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use aico_ffi_memory::Slot;
 
 use crate::{Error, Random};
 
-/// `N` secret bytes: boxed, so that moving them leaves no copy behind; wiped when dropped; never printed, compared with
-/// `==`, or cloned.
+/// `N` secret bytes (at most 64) in memory that is neither swapped nor dumped; moving them leaves no copy behind; wiped
+/// when dropped; never printed, compared with `==`, or cloned.
 ///
 /// Outside this crate a `Secret` can be made and passed on, not looked into.
-#[derive(Zeroize, ZeroizeOnDrop)]
-pub struct Secret<const N: usize>(Box<[u8; N]>);
+pub struct Secret<const N: usize>(Slot);
 
 impl<const N: usize> Secret<N> {
     /// Makes a random secret.
@@ -20,7 +19,7 @@ impl<const N: usize> Secret<N> {
     }
 
     pub(crate) fn zero() -> Self {
-        Self(Box::new([0; N]))
+        Self(Slot::take())
     }
 
     /// Copies `bytes`; the caller wipes its own copy.
@@ -41,16 +40,16 @@ impl<const N: usize> Secret<N> {
     }
 
     pub(crate) fn bytes(&self) -> &[u8; N] {
-        &self.0
+        self.0.bytes()
     }
 
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8; N] {
-        &mut self.0
+        self.0.bytes_mut()
     }
 
     #[cfg(test)]
     pub(crate) fn same_as(&self, other: &Self) -> bool {
-        crate::same_bytes(&*self.0, &*other.0)
+        crate::same_bytes(self.bytes(), other.bytes())
     }
 }
 

@@ -75,16 +75,22 @@ impl std::fmt::Debug for PublicKey {
 }
 
 /// An Ed25519 signing key; its role is given by the type around it.
+///
+/// aws-lc's key pair stands on the ordinary heap, so it is made for each signature and wiped after it: that costs one
+/// multiplication (some 10 µs), and keeps a key that lives for years in the memory for secrets.
 pub(crate) struct SigningKey {
-    pair: Ed25519KeyPair,
+    seed: Secret<32>,
     public: PublicKey,
 }
 
 impl SigningKey {
-    pub(crate) fn from_seed(seed: &Secret<32>) -> Result<Self, Error> {
-        let pair = Ed25519KeyPair::from_seed_unchecked(seed.bytes()).map_err(|_| Error::Failed)?;
-        let bytes = pair.public_key().as_ref().try_into().map_err(|_| Error::Failed)?;
-        Ok(Self { pair, public: PublicKey::parse(&bytes)? })
+    pub(crate) fn from_seed(seed: Secret<32>) -> Result<Self, Error> {
+        let bytes = pair(&seed)?.public_key().as_ref().try_into().map_err(|_| Error::Failed)?;
+        Ok(Self { public: PublicKey::parse(&bytes)?, seed })
+    }
+
+    pub(crate) fn seed(&self) -> &Secret<32> {
+        &self.seed
     }
 
     pub(crate) fn public(&self) -> &PublicKey {
@@ -96,7 +102,7 @@ impl SigningKey {
     }
 
     pub(crate) fn sign_raw(&self, message: &[u8]) -> Result<Signature, Error> {
-        self.pair.sign(message).as_ref().try_into().map_err(|_| Error::Failed)
+        pair(&self.seed)?.sign(message).as_ref().try_into().map_err(|_| Error::Failed)
     }
 }
 
@@ -104,6 +110,10 @@ impl std::fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "SigningKey({:?})", self.public)
     }
+}
+
+fn pair(seed: &Secret<32>) -> Result<Ed25519KeyPair, Error> {
+    Ed25519KeyPair::from_seed_unchecked(seed.bytes()).map_err(|_| Error::Failed)
 }
 
 fn labelled(label: SignatureLabel, message: &[u8]) -> Vec<u8> {
@@ -179,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_signature_with_s_plus_l_is_refused() {
-        let key = SigningKey::from_seed(&Secret::copy_of(&[5; 32])).unwrap();
+        let key = SigningKey::from_seed(Secret::copy_of(&[5; 32])).unwrap();
         let mut signature = key.sign_raw(b"m").unwrap();
         assert!(key.public().verify_raw(b"m", &signature).is_ok());
         let order: [u8; 32] = [
@@ -196,7 +206,7 @@ mod tests {
 
     #[test]
     fn labels_separate_signatures() {
-        let key = SigningKey::from_seed(&Secret::copy_of(&[5; 32])).unwrap();
+        let key = SigningKey::from_seed(Secret::copy_of(&[5; 32])).unwrap();
         let signature = key.sign(SignatureLabel::INITIATOR, b"m").unwrap();
         assert!(key.public().verify(SignatureLabel::INITIATOR, b"m", &signature).is_ok());
         assert!(key.public().verify(SignatureLabel::RESPONDER, b"m", &signature).is_err());
@@ -204,7 +214,7 @@ mod tests {
 
     #[test]
     fn text_form_round_trips_and_refuses_rubbish() {
-        let key = *SigningKey::from_seed(&Secret::copy_of(&[5; 32])).unwrap().public();
+        let key = *SigningKey::from_seed(Secret::copy_of(&[5; 32])).unwrap().public();
         assert_eq!(PublicKey::from_text(&key.to_text()).unwrap(), key);
         for bad in ["", "ed25519:", "ed25519:zz", &key.to_text()[1..], &format!("{}0", key.to_text()), "ed25519:+1"] {
             assert!(PublicKey::from_text(bad).is_err(), "{bad}");
@@ -214,7 +224,7 @@ mod tests {
     proptest! {
         #[test]
         fn equals_dalek(seed: [u8; 32], message in prop::collection::vec(any::<u8>(), 0..300)) {
-            let ours = SigningKey::from_seed(&Secret::copy_of(&seed)).unwrap();
+            let ours = SigningKey::from_seed(Secret::copy_of(&seed)).unwrap();
             let theirs = ed25519_dalek::SigningKey::from_bytes(&seed);
             prop_assert_eq!(*ours.public().as_bytes(), theirs.verifying_key().to_bytes());
             let signature = ours.sign_raw(&message).unwrap();

@@ -281,7 +281,7 @@ impl LogKey {
     }
 
     fn signer(&self) -> Result<SigningKey, Error> {
-        SigningKey::from_seed(&kdf(self.0.bytes(), Label::LOG_SIGN, &[]))
+        SigningKey::from_seed(kdf(self.0.bytes(), Label::LOG_SIGN, &[]))
     }
 }
 
@@ -341,7 +341,7 @@ impl GrantKey {
     }
 
     fn signer(&self) -> Result<SigningKey, Error> {
-        SigningKey::from_seed(&kdf(self.0.bytes(), Label::GRANT_SIGN, &[]))
+        SigningKey::from_seed(kdf(self.0.bytes(), Label::GRANT_SIGN, &[]))
     }
 }
 

@@ -512,6 +512,10 @@ pub struct StatusAnswer {
     pub uptime_s: u64,
     /// Connections that finished their handshake.
     pub connections: u32,
+    /// How its keys are kept in memory: `secret`, `locked` or `unlocked` (`docs/spec/requests.md`).
+    pub memory: String,
+    /// The filters that the backend runs under: `landlock`, `seccomp`.
+    pub confined_by: Vec<String>,
     /// What the owner should see once: things that happened since the last contact.
     pub notices: Vec<String>,
 }

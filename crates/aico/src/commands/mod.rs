@@ -19,6 +19,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Duration;
 
+use aico_backend::confine::Confinement;
 use aico_net::Client;
 use aico_proto::message::{Request, StatusAnswer};
 
@@ -30,6 +31,11 @@ use crate::ui;
 pub(crate) fn run(args: Args) -> Result<(), Error> {
     let stdin_is_data = matches!(&args.command, Command::Data(DataCommand::Put { file, .. }) if file == Path::new("-"));
     let owner = Owner::new(args.password_file.as_deref(), stdin_is_data)?;
+    // The filters bind the threads that are started under them.
+    let confinement = match args.command {
+        Command::Worker { .. } => up::confine_worker()?,
+        _ => Confinement::default(),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(2)
@@ -38,7 +44,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
     let serves = matches!(args.command, Command::Worker { .. });
     let done = runtime.block_on(async {
         // Spawned, so that what blocks may do so on a worker.
-        let task = tokio::spawn(dispatch(args.command, owner));
+        let task = tokio::spawn(dispatch(args.command, owner, confinement));
         task.await.unwrap_or_else(|crash| Err(Error::io("finish the command", std::io::Error::other(crash))))
     });
     if serves {
@@ -62,10 +68,10 @@ pub(crate) async fn finish(mut client: Client) -> Result<(), Error> {
     Ok(())
 }
 
-async fn dispatch(command: Command, owner: Owner) -> Result<(), Error> {
+async fn dispatch(command: Command, owner: Owner, confinement: Confinement) -> Result<(), Error> {
     match command {
         Command::Up => up::up().await,
-        Command::Worker { parent } => up::worker(parent).await,
+        Command::Worker { parent } => up::worker(parent, confinement).await,
         Command::Status { json, connections: false } => status::status(json).await,
         Command::Status { json, connections: true } => status::connections(json).await,
         Command::Down => down::down().await,

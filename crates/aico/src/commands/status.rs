@@ -36,12 +36,26 @@ pub(crate) async fn status(json: bool) -> Result<(), Error> {
         ("recovery code", code.to_owned()),
         ("data", format!("{} in {} values", ui::size(answer.data_bytes), answer.values)),
         ("audit log", format!("{} entries", answer.audit_entries)),
+        ("protection", protection(&answer.memory, &answer.confined_by)),
         ("connections", answer.connections.to_string()),
     ] {
         ui::line(&format!("{word:<14} {text}"));
     }
     answer.notices.iter().for_each(|notice| ui::line(&format!("{:<14} {}", "note", ui::printable(notice))));
     Ok(())
+}
+
+/// How the process that has the keys is held.
+pub(crate) fn protection(memory: &str, confined_by: &[String]) -> String {
+    let memory = match memory {
+        "secret" => "keys in secret memory",
+        "locked" => "keys in locked memory",
+        _ => "keys in memory that may be swapped",
+    };
+    match confined_by {
+        [] => format!("{memory}; not confined"),
+        by => format!("{memory}; confined by {}", by.join(" and ")),
+    }
 }
 
 /// Shows every connection.

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::process::ExitStatus;
 
+use aico_backend::confine::{Confinement, confine};
 use aico_backend::{End, News, Start};
 use aico_net::RunFolder;
 use aico_vault::{Front, Opening, Places};
@@ -94,13 +95,11 @@ impl Stop {
 }
 
 /// The worker: opens the vault and serves it, or waits at a locked one. Ends with its supervisor.
-pub(crate) async fn worker(parent: i32) -> Result<(), Error> {
-    let _tied = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+pub(crate) async fn worker(parent: i32, confinement: Confinement) -> Result<(), Error> {
     if rustix::process::getppid().is_none_or(|pid| pid.as_raw_nonzero().get() != parent) {
         // It ended before this one was tied to it, or somebody started this by hand.
         return Err(Error::Usage("`aico worker` is started by `aico up`".to_owned()));
     }
-    keep_secrets_in();
     let (places, run) = (places()?, run_place()?);
     let socket = rustix::io::dup(std::io::stdin()).map_err(|error| Error::io("take the socket", error.into()))?;
     let socket = UnixListener::from(socket);
@@ -108,7 +107,7 @@ pub(crate) async fn worker(parent: i32) -> Result<(), Error> {
         return Err(Error::Usage("`aico worker` is started by `aico up`".to_owned()));
     }
     let mut stop = Stop::catch()?;
-    let start = Start { places: places.clone(), run_folder: run.path(), socket, owner: run.owner() };
+    let start = Start { places: places.clone(), run_folder: run.path(), socket, owner: run.owner(), confinement };
     let news = |news: News<'_>| introduce(&places, &run, news);
     let interrupted = async {
         stop.asked().await;
@@ -121,6 +120,20 @@ pub(crate) async fn worker(parent: i32) -> Result<(), Error> {
         }
         End::Locked => Err(Error::Worker(LOCKED_CODE)),
     }
+}
+
+/// Before the worker's first thread: it ends with its supervisor; no dump, no debugger, and no more of files and kernel than it needs.
+pub(crate) fn confine_worker() -> Result<Confinement, Error> {
+    let _tied = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    keep_secrets_in();
+    let (places, run) = (places()?, run_place()?);
+    // What is to be allowed has to be there. Whoever needs the folder says why it is not.
+    let _later = create_folder(&places.key_dir);
+    let confinement = confine(&places, &run.path());
+    for missing in &confinement.missing {
+        ui::error_line(&format!("warning: the backend runs without {}", ui::printable(missing)));
+    }
+    Ok(confinement)
 }
 
 /// No core dump, no debugger of another process: the keys stay in this one. Best effort, as `SECURITY.md` says.

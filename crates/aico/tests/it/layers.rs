@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use crate::home::files;
 
 const LADDER: &[(&str, &[&str])] = &[
-    ("aico-crypto", &[]),
+    ("aico-crypto", &["aico-ffi-memory"]),
     ("aico-proto", &["aico-crypto"]),
     ("aico-policy", &["aico-crypto", "aico-proto"]),
     ("aico-vault", &["aico-crypto", "aico-policy", "aico-ffi-sqlcipher"]),
     ("aico-net", &["aico-crypto", "aico-proto"]),
     ("aico-backend", &["aico-crypto", "aico-proto", "aico-policy", "aico-vault", "aico-net"]),
     ("aico", &["aico-crypto", "aico-proto", "aico-vault", "aico-net", "aico-backend"]),
+    ("aico-ffi-memory", &[]),
     ("aico-ffi-sqlcipher", &[]),
 ];
 
