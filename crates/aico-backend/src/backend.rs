@@ -164,6 +164,7 @@ impl Backend {
             waiting: Arc::default(),
             sessions: Sessions::default(),
             stretching: Semaphore::new(1),
+            showing: Semaphore::new(1),
             connections: Mutex::default(),
             next_connection: AtomicU64::new(0),
             tcp: tcp.as_ref().and_then(|socket| socket.local_addr().ok()),
@@ -261,6 +262,7 @@ pub(crate) struct Running {
     waiting: Arc<Waiting>,
     sessions: Sessions,
     stretching: Semaphore,
+    showing: Semaphore,
     connections: Mutex<BTreeMap<u64, Connection>>,
     next_connection: AtomicU64,
     fingerprint: Fingerprint,
@@ -300,6 +302,11 @@ impl Running {
     /// Stretching a password takes much memory: one at a time.
     pub(crate) fn stretching(&self) -> &Semaphore {
         &self.stretching
+    }
+
+    /// Notices are shown to one at a time.
+    pub(crate) fn showing(&self) -> &Semaphore {
+        &self.showing
     }
 
     pub(crate) fn fingerprint(&self) -> &Fingerprint {

@@ -98,7 +98,7 @@ fn restrict_calls() -> Result<(), String> {
 }
 
 /// No new socket but a local one, and no new door. Call it once every door is open.
-pub(crate) fn close_the_network() -> Result<(), String> {
+pub fn close_the_network() -> Result<(), String> {
     let other = || SeccompRule::new(vec![SeccompCondition::new(0, Len::Dword, Op::Ne, libc::AF_UNIX as u64)?]);
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     rules.insert(libc::SYS_socket, vec![other().map_err(|error| error.to_string())?]);
@@ -122,12 +122,23 @@ fn load(
 }
 
 /// System calls that are allowed with some arguments only.
+pub const LIMITED: &[i64] = &[
+    libc::SYS_mmap,
+    libc::SYS_mprotect,
+    libc::SYS_clone,
+    libc::SYS_socket,
+    libc::SYS_ioctl,
+    libc::SYS_prctl,
+    libc::SYS_prlimit64,
+];
+
 fn limited() -> Result<[(i64, Vec<SeccompRule>); 7], seccompiler::BackendError> {
     // The kernel's constants are of many integer types; all are small and positive.
     let is = |argument, value: i128| SeccompCondition::new(argument, Len::Dword, Op::Eq, value as u64);
     let none_of = |argument, bits: i128| SeccompCondition::new(argument, Len::Dword, Op::MaskedEq(bits as u64), 0);
     let rule = |condition| SeccompRule::new(vec![condition]);
-    let threads = libc::CLONE_THREAD | libc::CLONE_NEWNS | libc::CLONE_NEWUSER | libc::CLONE_NEWNET | libc::CLONE_NEWPID;
+    let threads =
+        libc::CLONE_THREAD | libc::CLONE_NEWNS | libc::CLONE_NEWUSER | libc::CLONE_NEWNET | libc::CLONE_NEWPID;
     let only_a_thread = Op::MaskedEq(threads as u64);
     let only_a_thread = SeccompCondition::new(0, Len::Dword, only_a_thread, libc::CLONE_THREAD as u64)?;
     Ok([
@@ -164,13 +175,16 @@ fn limited() -> Result<[(i64, Vec<SeccompRule>); 7], seccompiler::BackendError> 
             ],
         ),
         // Our own limits only, and only to read them.
-        (libc::SYS_prlimit64, vec![SeccompRule::new(vec![is(0, 0)?, SeccompCondition::new(2, Len::Qword, Op::Eq, 0)?])?]),
+        (
+            libc::SYS_prlimit64,
+            vec![SeccompRule::new(vec![is(0, 0)?, SeccompCondition::new(2, Len::Qword, Op::Eq, 0)?])?],
+        ),
     ])
 }
 
 /// What runtime, store, log and doors need.
 #[rustfmt::skip]
-const ALLOWED: &[i64] = &[
+pub const ALLOWED: &[i64] = &[
     // Files.
     libc::SYS_read, libc::SYS_readv, libc::SYS_pread64, libc::SYS_write, libc::SYS_writev, libc::SYS_pwrite64,
     libc::SYS_lseek, libc::SYS_openat, libc::SYS_close, libc::SYS_close_range, libc::SYS_fstat, libc::SYS_newfstatat, libc::SYS_statx,

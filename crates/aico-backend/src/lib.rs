@@ -5,8 +5,8 @@
 
 mod access;
 mod backend;
-pub mod confine;
 pub mod config;
+pub mod confine;
 mod enrolment;
 mod error;
 mod gateway;

@@ -1,6 +1,7 @@
 use std::fmt;
 
 use aico_ffi_memory::Slot;
+use zeroize::Zeroize;
 
 use crate::{Error, Random};
 
@@ -51,6 +52,14 @@ impl<const N: usize> Secret<N> {
     pub(crate) fn same_as(&self, other: &Self) -> bool {
         crate::same_bytes(self.bytes(), other.bytes())
     }
+}
+
+/// Overwrites what the calls before this one left on the stack below here: libraries do not wipe their own variables.
+#[inline(never)]
+pub(crate) fn wipe_stack() {
+    let mut left = [0u8; 32 * 1024];
+    left.zeroize();
+    std::hint::black_box(&left);
 }
 
 impl<const N: usize> fmt::Debug for Secret<N> {

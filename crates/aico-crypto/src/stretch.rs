@@ -4,6 +4,7 @@ use argon2::{Algorithm, Argon2, Block, Params, Version};
 use unicode_normalization::UnicodeNormalization;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::secret::wipe_stack;
 use crate::{Error, Secret, SlotSecret};
 
 /// Bytes of a salt.
@@ -101,6 +102,7 @@ impl Password {
         let mut secret = Secret::<32>::zero();
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
         let done = argon2.hash_password_into_with_memory(self.0.as_bytes(), salt, secret.bytes_mut(), &mut arena.0);
+        wipe_stack();
         done.map_err(|_| Error::Failed)?;
         Ok(SlotSecret(secret))
     }

@@ -15,6 +15,8 @@ const NAME: &str = "run/lock";
 const WORKER_NAME: &str = "run/worker.lock";
 /// For a worker that is ending already to be gone.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// For the last moments of a process that was killed, or of a child that it was just starting.
+const FRONT_PATIENCE: Duration = Duration::from_millis(500);
 /// Longest description of a holder that is read back.
 const MAX_TEXT_BYTES: u64 = 200;
 
@@ -25,7 +27,7 @@ pub struct Front(#[expect(dead_code, reason = "the lock lasts as long as the fil
 impl Front {
     /// Takes the lock, or says who holds it ([`Error::Held`]).
     pub fn take(home: &Path) -> Result<Self, Error> {
-        lock(&home.join(NAME)).map(Self)
+        lock_patiently(&home.join(NAME), FRONT_PATIENCE).map(Self)
     }
 }
 
@@ -40,20 +42,20 @@ impl Hold {
     /// For a process that speaks for itself.
     pub(crate) fn alone(home: &Path) -> Result<Self, Error> {
         let front = Front::take(home)?;
-        Ok(Self { _worker: lock_patiently(&home.join(WORKER_NAME))?, _front: Some(front) })
+        Ok(Self { _worker: lock_patiently(&home.join(WORKER_NAME), PATIENCE)?, _front: Some(front) })
     }
 
     /// For the worker of a process that has [`Front`]. An older worker may be ending still.
     pub(crate) fn of_worker(home: &Path) -> Result<Self, Error> {
-        Ok(Self { _worker: lock_patiently(&home.join(WORKER_NAME))?, _front: None })
+        Ok(Self { _worker: lock_patiently(&home.join(WORKER_NAME), PATIENCE)?, _front: None })
     }
 }
 
-fn lock_patiently(path: &Path) -> Result<File, Error> {
+fn lock_patiently(path: &Path, patience: Duration) -> Result<File, Error> {
     let began = Instant::now();
     loop {
         match lock(path) {
-            Err(Error::Held { .. }) if began.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(10)),
+            Err(Error::Held { .. }) if began.elapsed() < patience => std::thread::sleep(Duration::from_millis(10)),
             other => return other,
         }
     }

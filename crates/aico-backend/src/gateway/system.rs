@@ -1,5 +1,7 @@
 //! The system itself: status, connections, the audit log, stopping.
 
+use std::time::Duration;
+
 use aico_crypto::ComponentKind;
 use aico_net::Error as NetError;
 use aico_policy::Action;
@@ -20,6 +22,8 @@ use crate::sessions::Caller;
 const MAX_TAIL: u32 = 100;
 /// Notices in one answer; the rest comes with the next.
 const MAX_NOTICES: usize = 20;
+/// How long one who asks for notices waits for another to have read them.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Connections in one answer: what fits into a record's JSON.
 const MAX_CONNECTIONS: usize = 150;
 
@@ -30,6 +34,9 @@ pub(crate) async fn status(
     notices: bool,
     line: &mut Line<'_>,
 ) -> Result<(), NetError> {
+    // Two who ask at once are not both shown the same; one who does not read holds nobody up.
+    let showing = tokio::time::timeout(PATIENCE, running.showing().acquire());
+    let _one_at_a_time = if notices { Some(showing.await) } else { None };
     let (answer, shown) = match block_in_place(|| status_now(running, caller, notices)) {
         Ok(answered) => answered,
         Err(failure) => return line.fail(&failure).await,

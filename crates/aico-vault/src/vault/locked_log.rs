@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use aico_crypto::LockedKey;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use crate::header::VaultId;
 use crate::{Error, durable};
@@ -74,7 +75,7 @@ pub(crate) fn merge(home: &Path, key: LockedKey) -> Result<Merged, Error> {
     let Ok(text) = read(&home.join(NAME)) else { return Ok(Merged { events: Vec::new(), whole: false }) };
     let mut lines = text.lines();
     let tagged = lines.next().is_some_and(|line| line.starts_with(TAG));
-    let next = lines.next().and_then(|line| line.strip_prefix("next ")).unwrap_or_default().to_owned();
+    let next = lines.next().and_then(|line| line.strip_prefix("next ")).unwrap_or_default();
     let mut merged = Merged { events: Vec::new(), whole: tagged };
     let mut key = key;
     for line in lines.take(MAX_LINES) {
@@ -100,20 +101,23 @@ pub(crate) fn decode(event: &str) -> Option<(u64, String, String)> {
 
 fn write(path: &Path, first: &str, key: &LockedKey, lines: &[String]) -> Result<(), Error> {
     key.hazmat_to_file(|digits| {
-        let mut text = zeroize::Zeroizing::new(format!("{first}\nnext {digits}\n"));
-        for line in lines {
-            text.push_str(line);
-            text.push('\n');
+        // As long as it gets, from the start: growing would leave a copy of the key behind.
+        let bytes = [first, "next ", digits].map(str::len).iter().sum::<usize>() + 2;
+        let bytes = bytes + lines.iter().map(|line| line.len() + 1).sum::<usize>();
+        let mut text = Zeroizing::new(String::with_capacity(bytes));
+        for part in [first, "\nnext ", digits, "\n"].into_iter().chain(lines.iter().flat_map(|line| [line, "\n"])) {
+            text.push_str(part);
         }
         durable::replace(path, text.as_bytes(), 0o600)
     })
 }
 
-fn read(path: &Path) -> Result<String, Error> {
+fn read(path: &Path) -> Result<Zeroizing<String>, Error> {
     let file = durable::open(path).map_err(|source| Error::io("opening", path, source))?;
     let bytes = durable::read_at_most(&file, MAX_FILE_BYTES).map_err(|source| Error::io("reading", path, source))?;
     let text = std::str::from_utf8(&bytes).ok().filter(|_| bytes.len() <= MAX_FILE_BYTES);
-    Ok(text.ok_or_else(|| Error::damaged(path.display().to_string(), "it is too long or not text"))?.to_owned())
+    let text = text.ok_or_else(|| Error::damaged(path.display().to_string(), "it is too long or not text"))?;
+    Ok(Zeroizing::new(text.to_owned()))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -13,11 +14,14 @@ pub(crate) struct Home {
     root: tempfile::TempDir,
     backend: Option<Child>,
     environment: Vec<(String, String)>,
+    program: PathBuf,
+    user: Option<u32>,
 }
 
 impl Home {
     pub(crate) fn new() -> Self {
-        Self { root: tempfile::tempdir().unwrap(), backend: None, environment: Vec::new() }
+        let program = env!("CARGO_BIN_EXE_aico").into();
+        Self { root: tempfile::tempdir().unwrap(), backend: None, environment: Vec::new(), program, user: None }
     }
 
     /// A home whose backend runs.
@@ -44,9 +48,20 @@ impl Home {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Gives the home to another user, who runs the program from now on; root only.
+    pub(crate) fn belongs_to(&mut self, user: u32) {
+        let program = self.root().join("aico");
+        fs::copy(&self.program, &program).unwrap();
+        std::os::unix::fs::chown(self.root(), Some(user), Some(user)).unwrap();
+        (self.program, self.user) = (program, Some(user));
+    }
+
     /// The program, with no environment but this home's.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_aico"));
+        let mut command = Command::new(&self.program);
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
         command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.root.path().join("user"));
         command.env("AICO_HOME", self.data()).env("AICO_KEY_DIR", self.keys()).args(args).stdin(Stdio::null());
         command.envs(self.environment.iter().cloned());

@@ -12,6 +12,7 @@ mod disk;
 mod door;
 mod enrol;
 mod export;
+mod hardening;
 mod home;
 mod keys;
 mod layers;

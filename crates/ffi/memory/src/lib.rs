@@ -185,9 +185,9 @@ mod tests {
         let mut inside = false;
         for line in maps.lines() {
             let range = line.split(' ').next().and_then(|range| range.split_once('-'));
-            if let Some((from, to)) = range.and_then(|(a, b)| {
-                Some((usize::from_str_radix(a, 16).ok()?, usize::from_str_radix(b, 16).ok()?))
-            }) {
+            if let Some((from, to)) =
+                range.and_then(|(a, b)| Some((usize::from_str_radix(a, 16).ok()?, usize::from_str_radix(b, 16).ok()?)))
+            {
                 inside = (from..to).contains(&address);
             } else if inside && line.starts_with("VmFlags:") {
                 flags = line;
