@@ -1,4 +1,5 @@
 //! The vault with a real keyring.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod keyring;
+mod vectors;
