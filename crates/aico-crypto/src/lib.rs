@@ -29,6 +29,8 @@ mod random;
 mod recovery;
 mod secret;
 mod sign;
+#[cfg(test)]
+mod standards;
 mod stream;
 mod stretch;
 mod tree;

@@ -38,7 +38,7 @@ impl PublicKey {
         self.verify_raw(text.as_bytes(), signature)
     }
 
-    fn verify_raw(&self, message: &[u8], signature: &Signature) -> Result<(), Error> {
+    pub(crate) fn verify_raw(&self, message: &[u8], signature: &Signature) -> Result<(), Error> {
         let (commitment, _) = signature.split_first_chunk::<32>().ok_or(Error::Failed)?;
         if small_order(commitment) {
             return Err(Error::Failed);

@@ -13,6 +13,8 @@ mod hello;
 pub mod limits;
 pub mod message;
 mod padding;
+#[doc(hidden)]
+pub mod parsers;
 mod peer;
 mod record;
 mod rekey;

@@ -1,5 +1,6 @@
 //! The vault with a real keyring.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod crash;
 mod keyring;
 mod vectors;

@@ -440,7 +440,7 @@ fn log() -> Value {
                 tail[at] ^= 1;
             }),
         ),
-        ("cut", "the last byte of the tail is missing", with("tail", &|tail| drop(tail.pop()))),
+        ("cut", "the last byte of the tail is missing", with("tail", &|tail| tail.truncate(tail.len() - 1))),
         ("tail", "another log's tail", with("tail", &|tail| tail[8] ^= 1)),
         ("vkey", "another spelling of the key", with("vkey", &|vkey| vkey.push(b'\n'))),
         ("checkpoint", "a size that was not signed", with("checkpoint", &|text| text[50] = b'7')),
@@ -528,6 +528,11 @@ fn lay_out(files: &Value) -> tempfile::TempDir {
         fs::write(path, Base64::decode_vec(bytes.as_str().unwrap()).unwrap()).unwrap();
     }
     folder
+}
+
+/// The log key of the vectors.
+pub(crate) fn vector_log_key() -> LogKey {
+    log_key(&json!({ "log_key": hex(&fixed::<32>("log key")) }))
 }
 
 fn log_key(vectors: &Value) -> LogKey {

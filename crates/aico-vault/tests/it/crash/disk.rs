@@ -1,0 +1,621 @@
+//! A disk that fails on purpose: a file system in memory that knows what was synced and what was only written.
+//!
+//! What survives a power cut is what POSIX promises and no more: a file's bytes as of its last `fsync`, a folder's names
+//! as of its own. What was written since may be there, or not, or in part: sector by sector within a file, name by name
+//! in the order of the calls within a folder. After a failed `fsync` the bytes that it spoke of are lost although they can
+//! still be read, as on Linux.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fuser::{
+    BackgroundSession, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
+    INodeNo, LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyEmpty, ReplyEntry, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
+};
+
+const SECTOR: usize = 512;
+/// Nothing changes behind the kernel's back but what a new folder brings.
+const TTL: Duration = Duration::from_secs(1);
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// From this call on nothing reaches the disk: the machine stopped. The call itself may have.
+    Stop,
+    /// This call and every later one that needs room: no space.
+    Full,
+    /// This call fails: no space.
+    NoSpace,
+    /// This call fails: input/output error.
+    Broken,
+}
+
+/// What is left of what was not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unsynced {
+    Kept,
+    Lost,
+    Torn,
+}
+
+/// Numbers that come again from the same seed (xorshift64*).
+pub(crate) struct Numbers(pub(crate) u64);
+
+impl Numbers {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
+    }
+
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit.max(1) as u64) as usize
+    }
+}
+
+/// A folder with everything in it, or a file.
+#[derive(Clone)]
+pub(crate) enum Tree {
+    Folder(BTreeMap<OsString, Tree>, u16),
+    File(Vec<u8>, u16),
+}
+
+#[derive(Default)]
+struct Contents {
+    data: Vec<u8>,
+    synced: Vec<u8>,
+    dirty: BTreeSet<usize>,
+    /// Sectors of a failed sync: readable, and never on the disk unless they are written again.
+    doomed: BTreeSet<usize>,
+    /// SQLite's shared memory: no promise depends on it.
+    is_scratch: bool,
+}
+
+impl Contents {
+    fn resize(&mut self, bytes: usize) {
+        let (from, to) = (bytes.min(self.data.len()), bytes.max(self.data.len()));
+        self.dirty.extend(from / SECTOR..to.div_ceil(SECTOR));
+        self.data.resize(bytes, 0);
+    }
+
+    fn write(&mut self, at: usize, bytes: &[u8]) {
+        if self.data.len() < at + bytes.len() {
+            self.resize(at + bytes.len());
+        }
+        self.data[at..at + bytes.len()].copy_from_slice(bytes);
+        for sector in at / SECTOR..(at + bytes.len()).div_ceil(SECTOR) {
+            self.dirty.insert(sector);
+            self.doomed.remove(&sector);
+        }
+    }
+
+    fn take(&mut self, sector: usize) {
+        let range = sector * SECTOR..((sector + 1) * SECTOR).min(self.data.len());
+        if self.synced.len() < range.end {
+            self.synced.resize(range.end, 0);
+        }
+        if !range.is_empty() {
+            self.synced[range.clone()].copy_from_slice(&self.data[range]);
+        }
+    }
+
+    fn sync(&mut self) {
+        for sector in std::mem::take(&mut self.dirty) {
+            if !self.doomed.contains(&sector) {
+                self.take(sector);
+            }
+        }
+        self.synced.resize(self.data.len(), 0);
+    }
+
+    fn fail_to_sync(&mut self) {
+        self.doomed.append(&mut self.dirty);
+    }
+
+    fn after(&self, unsynced: Unsynced, numbers: &mut Numbers) -> Vec<u8> {
+        let mut left = Contents { data: self.data.clone(), synced: self.synced.clone(), ..Contents::default() };
+        let mut bytes = self.synced.len();
+        for sector in &self.dirty {
+            let kept = match unsynced {
+                Unsynced::Kept => true,
+                Unsynced::Lost => false,
+                Unsynced::Torn => numbers.below(2) == 0,
+            };
+            if kept && !self.doomed.contains(sector) {
+                left.take(*sector);
+            }
+        }
+        let whole = match unsynced {
+            Unsynced::Kept => true,
+            Unsynced::Lost => false,
+            Unsynced::Torn => numbers.below(2) == 0,
+        };
+        if whole {
+            bytes = self.data.len();
+        }
+        left.synced.resize(bytes, 0);
+        left.synced
+    }
+}
+
+/// How names were before a call that is not synced.
+type Undo = Vec<(OsString, Option<u64>)>;
+
+enum Body {
+    Folder { names: BTreeMap<OsString, u64>, undo: Vec<Undo> },
+    File(Contents),
+}
+
+struct Node {
+    body: Body,
+    mode: u16,
+}
+
+struct State {
+    nodes: BTreeMap<u64, Node>,
+    next: u64,
+    /// Calls that change something, since the plan was made.
+    calls: u64,
+    plan: Option<(u64, Fault)>,
+    struck: bool,
+    stopped: bool,
+    full: bool,
+}
+
+/// What a call does when its turn to fail has come.
+enum Fate {
+    Goes,
+    /// It reaches the disk, and the machine stops.
+    GoesLast,
+    Fails(Errno),
+}
+
+impl State {
+    fn add(&mut self, body: Body, mode: u16) -> u64 {
+        self.next += 1;
+        self.nodes.insert(self.next, Node { body, mode });
+        self.next
+    }
+
+    /// Frees what no folder holds any more. The kernel may still ask for it, and is told that it is gone.
+    fn forget_old(&mut self) {
+        let mut live = BTreeSet::new();
+        let mut open = vec![INodeNo::ROOT.0];
+        while let Some(node) = open.pop() {
+            live.insert(node);
+            if let Body::Folder { names, .. } = &self.nodes[&node].body {
+                open.extend(names.values());
+            }
+        }
+        self.nodes.retain(|node, _| live.contains(node));
+    }
+
+    fn grow(&mut self, tree: &Tree) -> u64 {
+        match tree {
+            Tree::File(bytes, mode) => {
+                let contents = Contents { data: bytes.clone(), synced: bytes.clone(), ..Contents::default() };
+                self.add(Body::File(contents), *mode)
+            }
+            Tree::Folder(entries, mode) => {
+                let names = entries.iter().map(|(name, tree)| (name.clone(), self.grow(tree))).collect();
+                self.add(Body::Folder { names, undo: Vec::new() }, *mode)
+            }
+        }
+    }
+
+    fn left(&self, node: u64, unsynced: Unsynced, numbers: &mut Numbers) -> Tree {
+        let node = &self.nodes[&node];
+        match &node.body {
+            Body::File(contents) => Tree::File(contents.after(unsynced, numbers), node.mode),
+            Body::Folder { names, undo } => {
+                let mut names = names.clone();
+                let kept = match unsynced {
+                    Unsynced::Kept => undo.len(),
+                    Unsynced::Lost => 0,
+                    Unsynced::Torn => numbers.below(undo.len() + 1),
+                };
+                for (name, before) in undo[kept..].iter().rev().flatten() {
+                    match before {
+                        Some(node) => drop(names.insert(name.clone(), *node)),
+                        None => drop(names.remove(name)),
+                    }
+                }
+                let entries = names.iter().map(|(name, node)| (name.clone(), self.left(*node, unsynced, numbers)));
+                Tree::Folder(entries.collect(), node.mode)
+            }
+        }
+    }
+
+    /// Decides about one call that changes something.
+    fn call(&mut self, needs_room: bool) -> Fate {
+        if self.stopped {
+            return Fate::Fails(Errno::EIO);
+        }
+        self.calls += 1;
+        if self.full && needs_room {
+            return Fate::Fails(Errno::ENOSPC);
+        }
+        match self.plan {
+            Some((at, fault)) if at == self.calls => {
+                self.struck = true;
+                match fault {
+                    Fault::Stop => {
+                        self.stopped = true;
+                        if at % 2 == 0 { Fate::GoesLast } else { Fate::Fails(Errno::EIO) }
+                    }
+                    Fault::Full => {
+                        self.full = true;
+                        if needs_room { Fate::Fails(Errno::ENOSPC) } else { Fate::Goes }
+                    }
+                    Fault::NoSpace if needs_room => Fate::Fails(Errno::ENOSPC),
+                    Fault::NoSpace => Fate::Goes,
+                    Fault::Broken => Fate::Fails(Errno::EIO),
+                }
+            }
+            _ => Fate::Goes,
+        }
+    }
+
+    fn names(&mut self, folder: INodeNo) -> Result<(&mut BTreeMap<OsString, u64>, &mut Vec<Undo>), Errno> {
+        match self.nodes.get_mut(&folder.0).map(|node| &mut node.body) {
+            Some(Body::Folder { names, undo }) => Ok((names, undo)),
+            Some(Body::File(_)) => Err(Errno::ENOTDIR),
+            None => Err(Errno::ENOENT),
+        }
+    }
+
+    fn file(&mut self, node: INodeNo) -> Result<&mut Contents, Errno> {
+        match self.nodes.get_mut(&node.0).map(|node| &mut node.body) {
+            Some(Body::File(contents)) => Ok(contents),
+            Some(Body::Folder { .. }) => Err(Errno::EISDIR),
+            None => Err(Errno::ENOENT),
+        }
+    }
+
+    fn is_scratch(&mut self, node: INodeNo) -> bool {
+        self.file(node).is_ok_and(|contents| contents.is_scratch)
+    }
+
+    fn attributes(&self, number: u64) -> Result<FileAttr, Errno> {
+        let node = self.nodes.get(&number).ok_or(Errno::ENOENT)?;
+        let (kind, size) = match &node.body {
+            Body::Folder { .. } => (FileType::Directory, 0),
+            Body::File(contents) => (FileType::RegularFile, contents.data.len() as u64),
+        };
+        let time = UNIX_EPOCH + Duration::from_secs(1);
+        Ok(FileAttr {
+            ino: INodeNo(number),
+            size,
+            blocks: size.div_ceil(512),
+            atime: time,
+            mtime: time,
+            ctime: time,
+            crtime: time,
+            kind,
+            perm: node.mode,
+            nlink: 1,
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+            rdev: 0,
+            blksize: 4096,
+            flags: 0,
+        })
+    }
+
+    fn insert(&mut self, folder: INodeNo, name: &OsStr, body: Body, mode: u32) -> Result<u64, Errno> {
+        if self.names(folder)?.0.contains_key(name) {
+            return Err(Errno::EEXIST);
+        }
+        let node = self.add(body, (mode & 0o7777) as u16);
+        let (names, undo) = self.names(folder)?;
+        names.insert(name.to_owned(), node);
+        undo.push(vec![(name.to_owned(), None)]);
+        Ok(node)
+    }
+
+    fn remove(&mut self, folder: INodeNo, name: &OsStr) -> Result<(), Errno> {
+        let (names, undo) = self.names(folder)?;
+        let node = names.remove(name).ok_or(Errno::ENOENT)?;
+        undo.push(vec![(name.to_owned(), Some(node))]);
+        Ok(())
+    }
+
+    fn is_empty_folder(&mut self, folder: INodeNo, name: &OsStr) -> Result<bool, Errno> {
+        let node = *self.names(folder)?.0.get(name).ok_or(Errno::ENOENT)?;
+        Ok(self.names(INodeNo(node))?.0.is_empty())
+    }
+}
+
+/// The disk, mounted.
+pub(crate) struct Disk {
+    state: Arc<Mutex<State>>,
+    _mounted: BackgroundSession,
+}
+
+impl Disk {
+    /// Mounts an empty disk, or says why this machine does not.
+    pub(crate) fn mount(at: &Path) -> Result<Self, String> {
+        let root = Node { body: Body::Folder { names: BTreeMap::new(), undo: Vec::new() }, mode: 0o755 };
+        let nodes = BTreeMap::from([(INodeNo::ROOT.0, root)]);
+        let state = State { nodes, next: 1, calls: 0, plan: None, struck: false, stopped: false, full: false };
+        let state = Arc::new(Mutex::new(state));
+        let mut config = Config::default();
+        config.mount_options =
+            vec![MountOption::FSName("aico-crash".to_owned()), MountOption::NoSuid, MountOption::NoDev];
+        let mounted = fuser::spawn_mount(Served(state.clone()), at, &config);
+        Ok(Self { state, _mounted: mounted.map_err(|error| error.to_string())? })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Puts a folder onto the disk, synced; what was there before is forgotten. Everything works until a fault is planned.
+    pub(crate) fn put(&self, name: &str, tree: &Tree) {
+        let mut state = self.state();
+        let node = state.grow(tree);
+        let (names, undo) = state.names(INodeNo::ROOT).unwrap();
+        names.clear();
+        names.insert(name.into(), node);
+        undo.clear();
+        state.forget_old();
+        (state.plan, state.stopped, state.full, state.struck, state.calls) = (None, false, false, false, 0);
+    }
+
+    /// Plans `fault` for the `at`-th call from now.
+    pub(crate) fn plan(&self, at: u64, fault: Fault) {
+        let mut state = self.state();
+        (state.plan, state.calls) = (Some((at, fault)), 0);
+    }
+
+    /// The disk works again. Whether the fault came, and how many calls there were.
+    pub(crate) fn heal(&self) -> (bool, u64) {
+        let mut state = self.state();
+        (state.plan, state.full) = (None, false);
+        (state.struck, state.calls)
+    }
+
+    /// The folder `name` as the next start of the machine finds it.
+    pub(crate) fn after(&self, name: &str, unsynced: Unsynced, numbers: &mut Numbers) -> Tree {
+        let mut state = self.state();
+        let node = state.names(INodeNo::ROOT).unwrap().0[OsStr::new(name)];
+        state.left(node, unsynced, numbers)
+    }
+}
+
+struct Served(Arc<Mutex<State>>);
+
+impl Served {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    /// One call that changes something, if its fate lets it.
+    fn change<T>(&self, needs_room: bool, change: impl FnOnce(&mut State) -> Result<T, Errno>) -> Result<T, Errno> {
+        let mut state = self.state();
+        match state.call(needs_room) {
+            Fate::Goes => change(&mut state),
+            Fate::GoesLast => {
+                let _unheard = change(&mut state);
+                Err(Errno::EIO)
+            }
+            Fate::Fails(error) => Err(error),
+        }
+    }
+
+    fn change_file<T>(
+        &self,
+        node: INodeNo,
+        needs_room: bool,
+        change: impl FnOnce(&mut Contents) -> T,
+    ) -> Result<T, Errno> {
+        if self.state().is_scratch(node) {
+            return self.state().file(node).map(change);
+        }
+        self.change(needs_room, |state| state.file(node).map(change))
+    }
+}
+
+fn empty(done: Result<(), Errno>, reply: ReplyEmpty) {
+    match done {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(error),
+    }
+}
+
+impl Filesystem for Served {
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let mut state = self.state();
+        let found = state.names(parent).and_then(|(names, _)| names.get(name).copied().ok_or(Errno::ENOENT));
+        match found.and_then(|node| state.attributes(node)) {
+            Ok(attributes) => reply.entry(&TTL, &attributes, Generation(0)),
+            Err(error) => reply.error(error),
+        }
+    }
+
+    fn getattr(&self, _: &Request, node: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        match self.state().attributes(node.0) {
+            Ok(attributes) => reply.attr(&TTL, &attributes),
+            Err(error) => reply.error(error),
+        }
+    }
+
+    fn setattr(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        mode: Option<u32>,
+        _: Option<u32>,
+        _: Option<u32>,
+        size: Option<u64>,
+        _: Option<TimeOrNow>,
+        _: Option<TimeOrNow>,
+        _: Option<SystemTime>,
+        _: Option<FileHandle>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let sized = size.map_or(Ok(()), |size| self.change_file(node, false, |file| file.resize(size as usize)));
+        let mut state = self.state();
+        if let (Some(mode), Some(node)) = (mode, state.nodes.get_mut(&node.0)) {
+            node.mode = (mode & 0o7777) as u16;
+        }
+        match sized.and_then(|()| state.attributes(node.0)) {
+            Ok(attributes) => reply.attr(&TTL, &attributes),
+            Err(error) => reply.error(error),
+        }
+    }
+
+    fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let made = self.change(true, |state| {
+            let body = Body::Folder { names: BTreeMap::new(), undo: Vec::new() };
+            let node = state.insert(parent, name, body, mode & !umask)?;
+            state.attributes(node)
+        });
+        match made {
+            Ok(attributes) => reply.entry(&TTL, &attributes, Generation(0)),
+            Err(error) => reply.error(error),
+        }
+    }
+
+    fn create(&self, _: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, _: i32, reply: ReplyCreate) {
+        let is_scratch = name.to_string_lossy().ends_with("-shm");
+        let make = |state: &mut State| {
+            let body = Body::File(Contents { is_scratch, ..Contents::default() });
+            let node = state.insert(parent, name, body, mode & !umask)?;
+            state.attributes(node)
+        };
+        let made = if is_scratch { make(&mut self.state()) } else { self.change(true, make) };
+        match made {
+            Ok(attributes) => {
+                reply.created(&TTL, &attributes, Generation(0), FileHandle(0), FopenFlags::empty());
+            }
+            Err(error) => reply.error(error),
+        }
+    }
+
+    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(self.change(false, |state| state.remove(parent, name)), reply);
+    }
+
+    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let removed = self.change(false, |state| match state.is_empty_folder(parent, name)? {
+            true => state.remove(parent, name),
+            false => Err(Errno::ENOTEMPTY),
+        });
+        empty(removed, reply);
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        _: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        assert_eq!(parent, new_parent, "the vault renames within a folder only");
+        let renamed = self.change(true, |state| {
+            let (names, undo) = state.names(parent)?;
+            let node = names.remove(name).ok_or(Errno::ENOENT)?;
+            let replaced = names.insert(new_name.to_owned(), node);
+            undo.push(vec![(name.to_owned(), Some(node)), (new_name.to_owned(), replaced)]);
+            Ok(())
+        });
+        empty(renamed, reply);
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        match self.state().file(node) {
+            Ok(contents) => {
+                let start = (offset as usize).min(contents.data.len());
+                let end = (start + size as usize).min(contents.data.len());
+                reply.data(&contents.data[start..end]);
+            }
+            Err(error) => reply.error(error),
+        }
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        match self.change_file(node, true, |file| file.write(offset as usize, data)) {
+            Ok(()) => reply.written(data.len() as u32),
+            Err(error) => reply.error(error),
+        }
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn fsync(&self, _: &Request, node: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        let synced = self.change_file(node, true, Contents::sync);
+        if synced.is_err()
+            && let Ok(file) = self.state().file(node)
+        {
+            file.fail_to_sync();
+        }
+        empty(synced, reply);
+    }
+
+    fn fsyncdir(&self, _: &Request, node: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        empty(self.change(false, |state| state.names(node).map(|(_, undo)| undo.clear())), reply);
+    }
+
+    fn fallocate(&self, _: &Request, _: INodeNo, _: FileHandle, _: u64, _: u64, _: i32, reply: ReplyEmpty) {
+        // Room behind the end: nothing that can be seen.
+        empty(self.change(true, |_| Ok(())), reply);
+    }
+
+    fn readdir(&self, _: &Request, node: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let mut state = self.state();
+        let names: Vec<_> = match state.names(node) {
+            Ok((names, _)) => names.iter().map(|(name, node)| (name.clone(), *node)).collect(),
+            Err(error) => return reply.error(error),
+        };
+        for (at, (name, number)) in names.iter().enumerate().skip(offset as usize) {
+            let kind = match state.nodes[number].body {
+                Body::Folder { .. } => FileType::Directory,
+                Body::File(_) => FileType::RegularFile,
+            };
+            if reply.add(INodeNo(*number), at as u64 + 1, kind, name) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        reply.statfs(1 << 20, 1 << 19, 1 << 19, 1 << 20, 1 << 19, 4096, 255, 4096);
+    }
+}

@@ -1,0 +1,281 @@
+//! Every call by which the vault changes the disk is stopped or made to fail, in turn; what was not synced is kept, lost
+//! or torn; then the vault is opened again. Nothing that was acknowledged may be missing, nothing half-done may be seen,
+//! and the log verifies.
+//!
+//! A bounded part runs with the tests; `./dev crash` runs `AICO_CRASH_INJECTIONS` of them.
+
+mod disk;
+mod scenes;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use disk::{Disk, Fault, Numbers, Tree, Unsynced};
+
+const CHILD: &str = "AICO_TEST_CRASH_CHILD";
+/// Injections of the bounded part.
+const FEW: usize = 240;
+/// For one scene or one check. Longer is a hang.
+const PATIENCE: Duration = Duration::from_secs(60);
+const SCENES: [&str; 6] = ["set-up", "values", "keys", "lock", "migration", "log"];
+
+/// The process whose disk it is. A scene that ends it, or hangs, is a finding and not the end of the sweep.
+struct Player {
+    child: Child,
+    answers: mpsc::Receiver<String>,
+}
+
+impl Player {
+    fn start() -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "crash::child", "--nocapture", "--test-threads=1"]).env(CHILD, "1");
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let (tell, answers) = mpsc::channel();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        std::thread::spawn(move || {
+            let answers =
+                lines.map_while(Result::ok).filter_map(|line| line.split_once("@@").map(|(_, text)| text.to_owned()));
+            answers.for_each(|answer| drop(tell.send(answer)));
+        });
+        Self { child, answers }
+    }
+
+    fn ask(&mut self, question: &str) -> Result<String, String> {
+        writeln!(self.child.stdin.as_ref().unwrap(), "{question}").map_err(|error| error.to_string())?;
+        match self.answers.recv_timeout(PATIENCE) {
+            Ok(answer) => Ok(answer),
+            Err(error) => {
+                self.stop();
+                *self = Self::start();
+                Err(format!("it crashed or hung: {error}"))
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Not a test of its own: what [`Player`] starts.
+#[test]
+fn child() {
+    if std::env::var_os(CHILD).is_none() {
+        return;
+    }
+    for line in std::io::stdin().lines().map_while(Result::ok) {
+        let mut words = line.split(' ');
+        let mut word = || words.next().unwrap_or_default();
+        let (what, scene, root, last) = (word(), word(), PathBuf::from(word()), word());
+        let answer = match what {
+            "play" => {
+                let (outcomes, errors) = scenes::play(scene, &root, last == "until-failure");
+                format!("{outcomes} {}", errors.join("; "))
+            }
+            _ => scenes::check(scene, &root, last).map_or_else(|error| error, |()| "good".to_owned()),
+        };
+        // One line, whatever an error says; libtest has not ended its own.
+        println!("\n@@{}", answer.replace('\n', " "));
+    }
+}
+
+fn empty() -> Tree {
+    let folder = || Tree::Folder(BTreeMap::new(), 0o700);
+    Tree::Folder(BTreeMap::from([("data".into(), folder()), ("keys".into(), folder())]), 0o700)
+}
+
+/// A vault of an older version of the program.
+fn of_format_1() -> Tree {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("../aico/tests/fixtures/vault-format-1.tar.xz");
+    let unpacked = Command::new("tar").arg("-xJf").arg(archive).arg("-C").arg(folder.path()).status().unwrap();
+    assert!(unpacked.success());
+    read_tree(folder.path())
+}
+
+fn read_tree(path: &Path) -> Tree {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = (std::fs::metadata(path).unwrap().permissions().mode() & 0o7777) as u16;
+    if path.is_dir() {
+        let entries = std::fs::read_dir(path).unwrap().map(Result::unwrap);
+        Tree::Folder(entries.map(|entry| (entry.file_name(), read_tree(&entry.path()))).collect(), mode)
+    } else {
+        Tree::File(std::fs::read(path).unwrap(), mode)
+    }
+}
+
+/// Each run has a folder of its own, so that nothing the kernel remembers of another is in it.
+struct Sweep<'a> {
+    disk: &'a Disk,
+    mount: &'a Path,
+    player: Player,
+    runs: usize,
+}
+
+impl Sweep<'_> {
+    fn lay(&mut self, tree: &Tree) -> String {
+        self.runs += 1;
+        let name = format!("run-{}", self.runs);
+        self.disk.put(&name, tree);
+        name
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.mount.join(name).to_str().unwrap().to_owned()
+    }
+
+    /// The vault as a scene begins with it, and how many calls the scene makes when nothing fails.
+    fn prepare(&mut self, scene: &str) -> (Tree, u64) {
+        let mut numbers = Numbers(1);
+        let start = match scene {
+            "set-up" | "log" => empty(),
+            "migration" => of_format_1(),
+            _ => {
+                let name = self.lay(&empty());
+                let answer = self.player.ask(&format!("play set-up {}", self.path(&name))).unwrap();
+                assert_eq!(answer.trim(), "aaa");
+                self.disk.after(&name, Unsynced::Kept, &mut numbers)
+            }
+        };
+        let name = self.lay(&start);
+        self.disk.plan(u64::MAX, Fault::Stop);
+        let answer = self.player.ask(&format!("play {scene} {}", self.path(&name))).unwrap();
+        assert!(answer.trim_end().bytes().all(|outcome| outcome == b'a'), "{scene} without a fault: {answer}");
+        let calls = self.disk.heal().1;
+        let outcomes = answer.trim().to_owned();
+        // Nothing that was acknowledged is lost when nothing that was not synced survives.
+        let after = self.disk.after(&name, Unsynced::Lost, &mut numbers);
+        let name = self.lay(&after);
+        let checked = self.player.ask(&format!("check {scene} {} {outcomes}", self.path(&name))).unwrap();
+        assert_eq!(checked, "good", "{scene} without a fault");
+        (start, calls)
+    }
+
+    /// One injection; what went wrong, or nothing. `None` if the scene ended before the fault came.
+    fn inject(&mut self, scene: &str, start: &Tree, case: Case) -> Option<Result<(), String>> {
+        let name = self.lay(start);
+        self.disk.plan(case.at, case.fault);
+        let until = if case.fault == Fault::Stop { "until-failure" } else { "on" };
+        let answer = match self.player.ask(&format!("play {scene} {} {until}", self.path(&name))) {
+            Ok(answer) => answer,
+            Err(error) => return Some(Err(error)),
+        };
+        if !self.disk.heal().0 {
+            return None;
+        }
+        let outcomes = answer.split(' ').next().unwrap_or_default().to_owned();
+        let name = match case.unsynced {
+            // The same machine goes on.
+            None => name,
+            Some(unsynced) => {
+                let after = self.disk.after(&name, unsynced, &mut Numbers(case.seed | 1));
+                self.lay(&after)
+            }
+        };
+        let checked = self.player.ask(&format!("check {scene} {} {outcomes}", self.path(&name)));
+        Some(match checked.as_deref() {
+            Ok("good") => Ok(()),
+            Ok(wrong) => Err(format!("{wrong} ({answer})")),
+            Err(error) => Err(format!("{error} ({answer})")),
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    at: u64,
+    fault: Fault,
+    /// How the machine comes back, if it stops.
+    unsynced: Option<Unsynced>,
+    seed: u64,
+}
+
+const KINDS: [(Fault, Option<Unsynced>); 9] = [
+    (Fault::Stop, Some(Unsynced::Lost)),
+    (Fault::Stop, Some(Unsynced::Torn)),
+    (Fault::Stop, Some(Unsynced::Kept)),
+    (Fault::Broken, None),
+    (Fault::Full, None),
+    (Fault::NoSpace, None),
+    (Fault::Broken, Some(Unsynced::Lost)),
+    (Fault::Full, Some(Unsynced::Torn)),
+    (Fault::Broken, Some(Unsynced::Torn)),
+];
+
+#[test]
+fn a_disk_that_stops_fills_up_or_breaks_at_any_call_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mount = folder.path().join("disk");
+    std::fs::create_dir(&mount).unwrap();
+    let disk = match Disk::mount(&mount) {
+        Ok(disk) => disk,
+        Err(why) => {
+            assert!(std::env::var_os("CI").is_none(), "no FUSE here: {why}");
+            eprintln!("skipped: this machine gives no FUSE: {why}");
+            return;
+        }
+    };
+    scenes::write_paper(&mount);
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let injections = number("AICO_CRASH_INJECTIONS").map_or(FEW, |count| count as usize);
+    let seed = number("AICO_CRASH_SEED").unwrap_or_else(|| u64::from(std::process::id()) << 20 | 1);
+    eprintln!("AICO_CRASH_SEED={seed}");
+    let only = std::env::var("AICO_CRASH_SCENE").ok();
+    let mut numbers = Numbers(seed);
+    let mut sweep = Sweep { disk: &disk, mount: &mount, player: Player::start(), runs: 0 };
+    let mut prepared = BTreeMap::new();
+    for scene in SCENES.into_iter().filter(|scene| only.as_deref().is_none_or(|only| only == *scene)) {
+        prepared.insert(scene, sweep.prepare(scene));
+    }
+    let calls: u64 = prepared.values().map(|(_, calls)| calls).sum();
+    let (mut made, mut wrong, mut per_scene) = (0, Vec::new(), BTreeMap::new());
+    // With enough injections every call of every scene has its turn; with few, they are drawn.
+    let mut turns: Vec<(&str, Case)> = Vec::new();
+    if injections as u64 >= calls * KINDS.len() as u64 {
+        for (scene, (_, calls)) in &prepared {
+            for at in 1..=*calls {
+                let cases = KINDS.map(|(fault, unsynced)| Case { at, fault, unsynced, seed: numbers.next() });
+                turns.extend(cases.map(|case| (*scene, case)));
+            }
+        }
+    }
+    let scenes: Vec<(&str, u64)> = prepared.iter().map(|(scene, (_, calls))| (*scene, *calls)).collect();
+    while turns.len() < injections {
+        let (scene, calls) = scenes[numbers.below(scenes.len())];
+        let (fault, unsynced) = KINDS[numbers.below(KINDS.len())];
+        turns.push((
+            scene,
+            Case { at: 1 + numbers.below(calls as usize) as u64, fault, unsynced, seed: numbers.next() },
+        ));
+    }
+    for (scene, case) in turns {
+        let start = &prepared[scene].0;
+        match sweep.inject(scene, start, case) {
+            None => {}
+            Some(result) => {
+                made += 1;
+                *per_scene.entry(scene).or_insert(0) += 1;
+                if let Err(error) = result {
+                    eprintln!("{scene} {case:?}: {error}");
+                    wrong.push((scene, case, error));
+                }
+            }
+        }
+    }
+    let calls: BTreeMap<_, _> = prepared.iter().map(|(scene, (_, calls))| (*scene, *calls)).collect();
+    eprintln!("calls {calls:?}");
+    eprintln!("injections {made} {per_scene:?}");
+    eprintln!("unrecoverable states {}", wrong.len());
+    assert!(wrong.is_empty(), "{} of {made}: {:#?}", wrong.len(), &wrong[..wrong.len().min(10)]);
+}
