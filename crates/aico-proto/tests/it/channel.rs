@@ -96,6 +96,11 @@ pub(crate) struct Pair {
 
 impl Pair {
     pub(crate) fn new(terms: Terms, hybrid: bool, settings: Settings) -> Self {
+        Self::at(terms, hybrid, settings, Duration::ZERO)
+    }
+
+    /// A pair whose handshake ends at `now`.
+    pub(crate) fn at(terms: Terms, hybrid: bool, settings: Settings, now: Duration) -> Self {
         let (client, server) = (Around::new(cli()), Around::new(backend()));
         let fresh = client.fresh(hybrid).unwrap();
         let (initiator, hello) = Initiator::start(server.me.identity().clone(), fresh, terms);
@@ -105,7 +110,7 @@ impl Pair {
         let at_server = responder.on_finish(&finish, &All(Standing::Enrolled)).unwrap();
         let end = |established, around: Around| {
             let mut out = Vec::new();
-            let channel = Channel::new(established, settings, &around, Duration::ZERO, &mut out).unwrap();
+            let channel = Channel::new(established, settings, &around, now, &mut out).unwrap();
             End { channel, around, out, got: Vec::new(), closed: None }
         };
         Self { client: end(at_client, client), server: end(at_server, server) }

@@ -6,5 +6,6 @@ mod handshake;
 mod network;
 mod record;
 mod sides;
+mod simulation;
 mod unordered;
 mod vectors;
