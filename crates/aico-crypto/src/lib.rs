@@ -34,6 +34,8 @@ mod standards;
 mod stream;
 mod stretch;
 mod tree;
+#[cfg(test)]
+mod vectors;
 mod wrap;
 
 pub use aead::{NONCE_BYTES, RecordKey, TAG_BYTES, TrafficKey};

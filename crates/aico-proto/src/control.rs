@@ -182,3 +182,15 @@ impl CloseReason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handshake_message_has_at_most_8_kib() {
+        let of = |bytes: usize| Control::decode(&[&[4u8][..], &vec![0; bytes]].concat());
+        assert_eq!(of(8192), Ok(Control::RekeyHello(vec![0; 8192])));
+        assert!(of(8193).is_err());
+    }
+}

@@ -45,3 +45,20 @@ pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(30);
 pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
 /// Data bytes that we put into one record.
 pub const DATA_RECORD_BYTES: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    /// The numbers of `docs/spec/channel.md`, Limits, written down a second time.
+    #[test]
+    fn the_limits_are_those_of_the_specification() {
+        use super::*;
+        assert_eq!((MAX_HANDSHAKE_FRAME_BYTES, MAX_PLAINTEXT_BYTES, MAX_METADATA_BYTES), (8_192, 16_777_216, 16_384));
+        assert_eq!((MAX_FRAME_BYTES, MAX_ERROR_TEXT_BYTES), (16_797_696, 1_024));
+        assert_eq!((GENERATION_RECORDS, GENERATION_BYTES), (16_777_216, 17_179_869_184));
+        assert_eq!((EPOCH_RECORDS, EPOCH_BYTES), (4_294_967_296, 274_877_906_944));
+        assert_eq!((MAX_COUNTER, WINDOW_RECORDS, MAX_FAILURES), (9_223_372_036_854_775_808, 2_048, 65_536));
+        let seconds = [GENERATION_AGE, REKEY_PATIENCE, OLD_KEYS, MAX_CLOCK_SKEW].map(|time| time.as_secs());
+        assert_eq!(seconds, [3_600, 300, 30, 30]);
+        assert_eq!((MAX_REQUEST_BYTES, DATA_RECORD_BYTES, SILENT_INTERVALS), (65_536, 262_144, 3));
+    }
+}

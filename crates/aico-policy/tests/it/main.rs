@@ -214,3 +214,73 @@ proptest! {
         prop_assert!(grant.verify(&key.public().unwrap()).is_err());
     }
 }
+
+/// What each action asks of the owner, written down a second time.
+#[test]
+fn what_the_owner_has_to_be_there_for() {
+    use Action::*;
+    let session = [ReadData, ListData, ReadInventory, ManageIdentities];
+    let with_session = Action::ALL.into_iter().filter(|action| action.need() == Need::Session);
+    let mut with_session: Vec<Action> = with_session.collect();
+    with_session.sort_by_key(|action| session.iter().position(|known| known == action));
+    assert_eq!(with_session, session);
+}
+
+/// The backend itself enrols its first command line; it needs no grant for that, and nobody has to be there.
+#[test]
+fn the_backend_itself_enrols_and_does_nothing_else() {
+    let own = local(ComponentKind::Backend);
+    let itself = Principal::from_own_identity(&own);
+    assert!(itself.is_itself() && !peer(&local(ComponentKind::Cli)).is_itself());
+    for protected in [false, true] {
+        for action in Action::ALL {
+            let around = Circumstances { protected, ..at(1) };
+            let decision = decide(&itself, &[], capability(action), &around);
+            assert_eq!(decision.is_allowed(), action == Action::Enrol, "{action:?}");
+        }
+    }
+    // A command line's own principal is asked like any other.
+    let grants = |identity: &LocalIdentity| [Grant::for_enrolment(identity.identity(), 0)];
+    let cli = local(ComponentKind::Cli);
+    let decision = decide(&peer(&cli), &grants(&cli), capability(Action::ExportData), &at(1));
+    assert!(!decision.is_allowed());
+    let app = local(ComponentKind::Frontend);
+    let around = Circumstances { protected: true, ..at(1) };
+    assert!(decide(&peer(&app), &grants(&app), read("notes/a"), &around).is_allowed(), "an app acts alone");
+}
+
+#[test]
+fn a_grant_of_enrolment_is_known_by_its_actions() {
+    let of = |kind| Grant::for_enrolment(local(kind).identity(), 0);
+    for kind in [ComponentKind::Cli, ComponentKind::Frontend, ComponentKind::Studio] {
+        for other in [ComponentKind::Cli, ComponentKind::Frontend, ComponentKind::Studio, ComponentKind::Plugin] {
+            assert_eq!(of(kind).is_of_enrolment(other), kind == other, "{kind:?} as {other:?}");
+        }
+    }
+    assert_eq!(of(ComponentKind::Cli).actions().len(), Action::ALL.len());
+    assert_eq!(of(ComponentKind::Plugin).actions(), []);
+}
+
+#[test]
+fn paths_and_grants_at_their_limits() {
+    let path = |bytes: usize| format!("c/{}", "x".repeat(bytes - 2));
+    assert_eq!(DataPath::parse(&path(1024)).unwrap().to_string(), path(1024));
+    assert!(DataPath::parse(&path(1025)).is_err());
+    // A grant is too long by its bytes, before anything in it is read.
+    let key = GrantKey::make(&OsRandom).unwrap();
+    let sized = |bytes: usize| {
+        let bytes = vec![b' '; bytes];
+        let signature = key.sign(&bytes).unwrap();
+        SignedGrant { bytes, signature }.verify(&key.public().unwrap()).unwrap_err().to_string()
+    };
+    assert!(sized(4097).contains("4 KiB") && !sized(4096).contains("4 KiB"), "{}", sized(4096));
+}
+
+#[test]
+fn a_permit_is_for_one_value_of_a_tebibyte_and_a_day() {
+    let cli = local(ComponentKind::Cli);
+    let grants = [Grant::for_enrolment(cli.identity(), 0)];
+    let permit = decide(&peer(&cli), &grants, read("notes/a"), &at(1)).record(&Memory::default()).unwrap().unwrap();
+    assert_eq!(permit.bounds().bytes, 1_099_511_627_776);
+    assert_eq!(permit.bounds().time.as_secs(), 86_400);
+}

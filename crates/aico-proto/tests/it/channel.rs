@@ -418,3 +418,101 @@ fn a_goodbye_is_answered_once() {
     assert_eq!((pair.client.closed, pair.server.closed), (Some(CloseReason::Shutdown), Some(CloseReason::Shutdown)));
     assert_eq!(pair.client.channel.end_of_stream(), Ok(CloseReason::Shutdown));
 }
+
+#[test]
+fn each_failure_has_its_word_for_the_other_side() {
+    for (error, reason) in [
+        (Error::UsedUp, CloseReason::Limit),
+        (Error::Authentication, CloseReason::BadRecord),
+        (Error::Order, CloseReason::BadRecord),
+        (Error::RekeyFailed, CloseReason::RekeyFailed),
+        (Error::ClockSkew, CloseReason::Clock),
+        (Error::Idle, CloseReason::Idle),
+        (Error::UnknownPeer, CloseReason::Revoked),
+        (Error::Malformed("x"), CloseReason::Protocol),
+        (Error::Silent, CloseReason::Protocol),
+    ] {
+        assert_eq!(CloseReason::for_error(&error), reason, "{error}");
+    }
+}
+
+/// The caller sleeps until then: too late breaks a promise, too early burns the processor.
+#[test]
+fn the_next_tick_is_the_earliest_thing_that_is_due() {
+    let all = Settings {
+        keepalive: 10 * SECOND,
+        idle: 1000 * SECOND,
+        rotation: 100 * SECOND,
+        handshake: 7 * SECOND,
+        ..Settings::default()
+    };
+    let client = Pair::new(Terms::default(), false, all).client;
+    assert_eq!(client.channel.next_tick(), 7 * SECOND, "READY has not come");
+    let of = |settings| Pair::ready(Terms::default(), false, settings).client.channel.next_tick();
+    assert_eq!(of(all), 10 * SECOND, "a sign of life");
+    assert_eq!(of(Settings { keepalive: Duration::ZERO, ..all }), 100 * SECOND, "new keys");
+    assert_eq!(of(Settings { keepalive: Duration::ZERO, rotation: 5000 * SECOND, ..all }), 1000 * SECOND, "idle");
+    assert_eq!(of(Settings { idle: 3 * SECOND, ..all }), 3 * SECOND);
+
+    // A channel that has spoken and not heard: the other side is given up after three intervals.
+    let mut pair = Pair::ready(Terms::default(), false, all);
+    pair.client.send(b"x", 29 * SECOND);
+    assert_eq!(pair.client.channel.next_tick(), 30 * SECOND, "silence");
+    assert!(pair.client.tick(30 * SECOND - Duration::from_millis(1)).is_ok());
+    assert_eq!(pair.client.tick(30 * SECOND), Err(Error::Silent));
+
+    // New keys that are due and do not come.
+    let slow = Settings { keepalive: Duration::ZERO, idle: 10_000 * SECOND, ..all };
+    let mut pair = Pair::ready(Terms::default(), false, slow);
+    pair.client.tick(100 * SECOND).unwrap();
+    assert_eq!(pair.client.channel.next_tick(), 400 * SECOND, "five minutes after they fell due");
+    pair.server.tick(100 * SECOND).unwrap();
+    assert_eq!(pair.server.channel.next_tick(), 107 * SECOND, "it has asked, and waits as for a handshake");
+    assert_eq!(pair.server.tick(107 * SECOND), Err(Error::RekeyFailed));
+    assert!(pair.client.tick(400 * SECOND - Duration::from_millis(1)).is_ok());
+    assert_eq!(pair.client.tick(400 * SECOND), Err(Error::RekeyFailed));
+}
+
+#[test]
+fn who_does_not_read_does_not_call_the_other_side_silent() {
+    let settings = Settings { keepalive: 10 * SECOND, ..Settings::default() };
+    let mut pair = Pair::ready(Terms::default(), false, settings);
+    pair.client.channel.paused(25 * SECOND);
+    assert!(pair.client.tick(54 * SECOND).is_ok());
+    assert_eq!(pair.client.tick(55 * SECOND), Err(Error::Silent));
+}
+
+#[test]
+fn a_responder_is_not_asked_for_new_keys() {
+    let mut pair = Pair::ready(Terms::default(), false, settings());
+    let mut request = Vec::new();
+    // An insider that says what only a responder says.
+    let mut shaken = crate::sides::channel();
+    shaken.client.sealer.seal_control(&Control::RekeyRequest, &mut request).unwrap();
+    let around = Around::new(backend());
+    let mut out = Vec::new();
+    let mut server = Channel::new(shaken.server, settings(), &around, Duration::ZERO, &mut out).unwrap();
+    assert!(matches!(server.receive(&mut request, SECOND, &around, &mut out), Err(Error::Unexpected(_))));
+    // The initiator takes it from the responder.
+    pair.server.tick(100 * SECOND).unwrap();
+    pair.settle(100 * SECOND).unwrap();
+    assert_eq!(pair.client.channel.epoch(), 1);
+}
+
+#[test]
+fn clocks_may_be_thirty_seconds_apart_and_no_more() {
+    for (apart, refused) in [(0, false), (30_000, false), (30_001, true)] {
+        let settings = Settings { refuse_clock_skew: true, ..Settings::default() };
+        let mut pair = Pair::new(Terms::default(), false, settings);
+        pair.client.around.clock_ms = 1_000_000 + apart;
+        assert_eq!(pair.settle(SECOND).is_err(), refused, "{apart} ms");
+    }
+}
+
+/// Less than a second is sent as none: the client's own clock decides.
+#[test]
+fn a_rotation_of_less_than_a_second_is_each_sides_own() {
+    let settings = Settings { rotation: Duration::from_millis(300), keepalive: Duration::ZERO, ..Settings::default() };
+    let pair = Pair::ready(Terms::default(), false, settings);
+    assert_eq!(pair.client.channel.next_tick(), Duration::from_millis(300));
+}
