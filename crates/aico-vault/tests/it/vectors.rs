@@ -77,6 +77,9 @@ fn words(code: &[u8; 16]) -> Vec<&'static str> {
 const PASSWORD: &str = "Gr\u{fc}\u{df}e, 1995";
 const COST: [u32; 3] = [64, 1, 4];
 
+/// Id, kind, secret, parameters, sealed.
+type SlotParts<'a> = (u8, u8, &'a [u8], Vec<u8>, bool);
+
 struct Secrets {
     key_file: [u8; 32],
     keyring: [u8; 32],
@@ -113,8 +116,7 @@ impl Secrets {
         [COST.map(u32::to_be_bytes).as_flattened(), &self.salt].concat()
     }
 
-    /// Id, kind, secret, parameters, sealed.
-    fn slots(&self) -> [(u8, u8, &[u8], Vec<u8>, bool); 4] {
+    fn slots(&self) -> [SlotParts<'_>; 4] {
         [
             (1, 1, &self.key_file, Vec::new(), false),
             (2, 2, &self.keyring, Vec::new(), true),
@@ -129,7 +131,7 @@ fn x25519_public(secret: &[u8]) -> [u8; 32] {
     x25519_dalek::PublicKey::from(&x25519_dalek::StaticSecret::from(secret)).to_bytes()
 }
 
-fn slot(secrets: &Secrets, (id, kind, secret, parameters, sealed): (u8, u8, &[u8], Vec<u8>, bool)) -> (Value, Vec<u8>) {
+fn slot(secrets: &Secrets, (id, kind, secret, parameters, sealed): SlotParts<'_>) -> (Value, Vec<u8>) {
     let context = [secrets.vault.as_slice(), &[id, kind], &parameters].concat();
     let key = kdf(secret, "slot key", &context, 32);
     let check = kdf(&key, "slot check", b"", 16);
