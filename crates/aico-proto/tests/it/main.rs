@@ -1,5 +1,5 @@
 //! The channel, attacked: every test is named after the promise that it tries to break.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod channel;
 mod handshake;
