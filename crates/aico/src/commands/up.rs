@@ -101,6 +101,7 @@ pub(crate) async fn worker(parent: i32) -> Result<(), Error> {
         return Err(Error::Usage("`aico worker` is started by `aico up`".to_owned()));
     }
     keep_secrets_in();
+    raise_descriptors();
     let (places, run) = (places()?, run_place()?);
     let socket = rustix::io::dup(std::io::stdin()).map_err(|error| Error::io("take the socket", error.into()))?;
     let socket = UnixListener::from(socket);
@@ -128,6 +129,13 @@ fn keep_secrets_in() {
     use rustix::process::{set_dumpable_behavior, setrlimit};
     let _best_effort = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let _best_effort = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
+/// A connection is a descriptor, and the doors have places for more than the thousand of a process that asks for no more.
+fn raise_descriptors() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let _as_it_was =
+        rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 fn introduce(places: &Places, run: &RunPlace, news: News<'_>) {

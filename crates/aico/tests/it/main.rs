@@ -1,6 +1,6 @@
 //! The program as people and scripts meet it, and as attackers do. Every test has a home, a key folder and a backend of
 //! its own; nothing here touches the user's.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
 
 mod asleep;
 mod audit;
@@ -12,6 +12,7 @@ mod disk;
 mod door;
 mod enrol;
 mod export;
+mod flood;
 mod home;
 mod keys;
 mod layers;
