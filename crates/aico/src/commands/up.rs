@@ -166,7 +166,8 @@ fn introduce_open(places: &Places, opening: &Opening, home: &str) {
     } else {
         ui::line(&format!("The vault in {home} is open"));
     }
-    ui::line(&format!("  unlocked by   {}", opening.unlocked_by));
+    let how = if opening.remembered { ", which the kernel still remembered" } else { "" };
+    ui::line(&format!("  unlocked by   {}{how}", opening.unlocked_by));
     if let Some(advice) = &opening.advice {
         ui::line(&format!("                {}", ui::printable(advice)));
     }

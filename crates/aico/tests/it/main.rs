@@ -9,6 +9,7 @@ mod config;
 mod contract;
 mod crash;
 mod disk;
+mod doctor;
 mod door;
 mod enrol;
 mod export;
@@ -21,5 +22,7 @@ mod migrate;
 mod owner;
 mod pty;
 mod service;
+#[path = "../../../aico-vault/tests/it/session.rs"]
+mod session;
 mod tamper;
 mod tcp;
