@@ -1,7 +1,7 @@
 //! Who sits where at a door. Whoever has proved nothing yet sits on a seat that the next one may need.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -98,7 +98,9 @@ impl Drop for Place {
 /// Displaces whoever has to go before one more of `origin` can sit in `room`.
 fn make_room(seats: &mut BTreeMap<u64, Seat>, room: Room, origin: Origin, most: usize, most_of_one: usize) {
     let there = || seats.iter().filter(|(_, seat)| seat.room == room);
-    let count = |origin: Origin| there().filter(|(_, seat)| seat.origin == origin).count();
+    let mut counts = HashMap::<Origin, usize>::new();
+    there().for_each(|(_, seat)| *counts.entry(seat.origin).or_default() += 1);
+    let count = |origin: Origin| counts.get(&origin).copied().unwrap_or_default();
     let goes = if count(origin) >= most_of_one {
         there().find(|(_, seat)| seat.origin == origin)
     } else if there().count() >= most {

@@ -22,7 +22,7 @@ use tokio::net::{TcpSocket, UnixStream};
 use crate::home::{Home, bytes};
 
 /// For the 99th of a hundred requests of the good client, from connecting to the answer.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(1);
 /// What the backend may have taken at its peak.
 const MOST_KIB: u64 = 150 * 1024;
 /// How an attacker process is told what to do: the attack, connections, its number, the address, `backend.id`.
