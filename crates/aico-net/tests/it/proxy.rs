@@ -21,9 +21,9 @@ use crate::{Everybody, manner};
 const CASES: u64 = 120;
 /// Records of one exchange.
 const RECORDS: u64 = 8;
-/// The longest that the channel's own time-outs let anything last: a handshake of two seconds, then three seconds of
+/// The longest that the channel's own time-outs let anything last: a handshake of two seconds, then six seconds of
 /// silence, then two for a goodbye.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn through_a_hostile_proxy_an_exchange_is_right_or_ends_with_an_error_on_unix_sockets() {
@@ -140,7 +140,7 @@ fn turned(bytes: &[u8]) -> Vec<u8> {
 
 fn settings() -> Settings {
     let seconds = Duration::from_secs;
-    Settings { handshake: seconds(2), keepalive: seconds(1), idle: seconds(10), ..Settings::default() }
+    Settings { handshake: seconds(2), keepalive: seconds(2), idle: seconds(10), ..Settings::default() }
 }
 
 /// How the door is reached.
@@ -356,7 +356,7 @@ impl Direction {
             }
             match self.delay {
                 0 => tokio::task::yield_now().await,
-                most => sleep(Duration::from_millis(self.chance.below(most) / 4)).await,
+                most => sleep(Duration::from_millis(self.chance.below(most) / 8)).await,
             }
         }
         true
