@@ -94,7 +94,7 @@ impl Dial {
                 return Ok(Client { stream: SecureStream::connect(stream, &self.manner, expected).await? });
             }
         };
-        let stream = folder.connect().await?;
+        let stream = folder.connect(self.manner.settings.handshake).await?;
         Ok(Client { stream: SecureStream::connect(stream, &self.manner, expected).await? })
     }
 

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use tokio::net::UnixStream;
@@ -14,6 +15,9 @@ use crate::Error;
 
 /// The socket's name in the run folder.
 pub const SOCKET_NAME: &str = "aico.sock";
+
+/// How long a client waits before it looks again whether there is room in a full queue.
+const FULL_WAIT: Duration = Duration::from_millis(5);
 
 /// The run folder: socket, lock, `backend.id`. Only its owner can enter it.
 #[derive(Debug)]
@@ -98,9 +102,19 @@ impl RunFolder {
         Ok(listener)
     }
 
-    /// Connects to whoever listens.
-    pub async fn connect(&self) -> Result<UnixStream, Error> {
-        UnixStream::connect(short_path(self.handle.as_fd())).await.map_err(|error| match error.kind() {
+    /// Connects to whoever listens. Where more wait than the kernel has room for, this one waits for room, for as long
+    /// as `patience`.
+    pub async fn connect(&self, patience: Duration) -> Result<UnixStream, Error> {
+        let began = Instant::now();
+        let connected = loop {
+            match UnixStream::connect(short_path(self.handle.as_fd())).await {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && began.elapsed() < patience => {
+                    tokio::time::sleep(FULL_WAIT).await;
+                }
+                connected => break connected,
+            }
+        };
+        connected.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                 Error::NotRunning(self.socket().display().to_string())
             }

@@ -9,6 +9,7 @@ mod error;
 mod identity_file;
 mod link;
 mod listener;
+mod seats;
 mod secure_stream;
 
 /// The name of the file in the run folder that holds the backend's public identity.

@@ -13,20 +13,29 @@ use tokio::sync::mpsc;
 
 use crate::endpoint::PeerProcess;
 use crate::link::Wire;
+use crate::seats::{Place, Seats};
 use crate::{Error, Manner, SecureStream};
 
 /// How long an address that did not know us is left outside.
 const BACK_OFF: Duration = Duration::from_secs(30);
 /// Addresses that are remembered for that.
 const MAX_LEFT_OUTSIDE: usize = 1024;
+/// Connections that wait in the kernel; the standard library asks for 128 over TCP, which a burst overruns, and then a
+/// client's kernel waits a second before it tries again.
+const BACKLOG: i32 = 4096;
 
 /// How much the door carries at once.
 #[derive(Clone, Copy, Debug)]
 pub struct DoorLimits {
-    /// Connections whose handshake is not over.
+    /// Connections that have not shown that they know us; as many again whose handshake goes on. Where they are all
+    /// taken, the next one displaces the oldest of those who have the most.
     pub half_open: usize,
     /// The same, of one process or address.
     pub half_open_of_one: usize,
+    /// Connections that finished their handshake with an identity that is not enrolled.
+    pub unenrolled: usize,
+    /// The same, of one process or address.
+    pub unenrolled_of_one: usize,
     /// Connections that finished their handshake.
     pub connections: usize,
     /// The same, of one process or address.
@@ -35,7 +44,14 @@ pub struct DoorLimits {
 
 impl Default for DoorLimits {
     fn default() -> Self {
-        Self { half_open: 64, half_open_of_one: 8, connections: 256, connections_of_one: 64 }
+        Self {
+            half_open: 128,
+            half_open_of_one: 8,
+            unenrolled: 64,
+            unenrolled_of_one: 8,
+            connections: 256,
+            connections_of_one: 64,
+        }
     }
 }
 
@@ -131,6 +147,8 @@ impl Listener {
     /// its own and has places of its own, so that it cannot starve the Unix socket.
     pub fn add_tcp(&mut self, socket: TcpListener, manner: Manner) {
         let door = &*self.door;
+        // With the shorter queue it works too.
+        let _shorter_then = rustix::net::listen(&socket, BACKLOG);
         let trust: Arc<dyn Trust + Send + Sync> = Arc::new(EnrolledOnly(door.trust.clone()));
         let (limits, refused, let_in) = (door.limits, door.refused.clone(), door.let_in.clone());
         let door = Door { manner, trust, limits, refused, let_in, seats: Arc::default(), outside: Mutex::default() };
@@ -174,6 +192,8 @@ async fn accept_unix(door: Arc<Door>, socket: UnixListener, also: AlsoUser) {
                 if let Some(origin) = door.known_user(&stream, also) {
                     door.clone().meet(stream, origin);
                 }
+                // Whoever has come gets a turn before the next one takes its seat.
+                tokio::task::yield_now().await;
             }
             // Out of descriptors or memory: wait for some to come back instead of spinning.
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -190,6 +210,7 @@ async fn accept_tcp(door: Arc<Door>, socket: TcpListener) {
                     let _slower_then = stream.set_nodelay(true);
                     door.clone().meet(stream, origin);
                 }
+                tokio::task::yield_now().await;
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
@@ -219,13 +240,17 @@ impl Door {
         Some(origin)
     }
 
-    /// Shakes hands on a task of its own; nobody gets anything where there is no place.
+    /// Shakes hands on a task of its own, for as long as nobody else needs the seat more.
     fn meet<S: Wire>(self: Arc<Self>, stream: S, origin: Origin) {
-        let limits = &self.limits;
-        let place = self.seats.take(Room::HalfOpen, origin, limits.half_open, limits.half_open_of_one);
-        let Some(place) = place else { return };
+        let (most, most_of_one) = (self.limits.half_open, self.limits.half_open_of_one);
+        let place = self.seats.arrive(origin, most, most_of_one);
         tokio::spawn(async move {
-            match SecureStream::accept(stream, &self.manner, self.trust.clone()).await {
+            let known = || place.knows_us(most, most_of_one);
+            let shaken = tokio::select! {
+                shaken = SecureStream::accept_by(stream, &self.manner, self.trust.clone(), known) => shaken,
+                () = place.displaced() => Err(Error::Timeout("shaking hands")),
+            };
+            match shaken {
                 Ok(stream) => self.let_in(stream, origin, place).await,
                 Err(error) => {
                     if matches!((origin, &error), (Origin::Address(_), Error::Stranger)) {
@@ -240,12 +265,11 @@ impl Door {
     async fn let_in(&self, mut stream: SecureStream, origin: Origin, half_open: Place) {
         drop(half_open);
         let limits = &self.limits;
-        // Somebody unenrolled never takes more places than the half-open ones.
         let (most, most_of_one) = match stream.peer {
             Peer::Authenticated(_) => (limits.connections, limits.connections_of_one),
-            Peer::Unenrolled(_) => (limits.half_open, limits.half_open_of_one),
+            Peer::Unenrolled(_) => (limits.unenrolled, limits.unenrolled_of_one),
         };
-        match self.seats.take(Room::Open, origin, most, most_of_one) {
+        match self.seats.enter(origin, most, most_of_one) {
             Some(place) => {
                 let visitor = Visitor { stream, origin, _place: place };
                 // Nobody takes visitors any more: the backend is stopping, and the stream ends here.
@@ -267,48 +291,6 @@ impl Door {
         outside.retain(|_, since| since.elapsed() < BACK_OFF);
         if outside.len() < MAX_LEFT_OUTSIDE {
             outside.insert(origin, Instant::now());
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Room {
-    HalfOpen,
-    Open,
-}
-
-/// Who sits where.
-#[derive(Debug, Default)]
-struct Seats(Mutex<HashMap<(Room, Origin), usize>>);
-
-impl Seats {
-    fn take(self: &Arc<Self>, room: Room, origin: Origin, most: usize, most_of_one: usize) -> Option<Place> {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: usize = taken.iter().filter(|((r, _), _)| *r == room).map(|(_, count)| count).sum();
-        let own = taken.entry((room, origin)).or_default();
-        if all >= most || *own >= most_of_one {
-            return None;
-        }
-        *own += 1;
-        Some(Place { seats: self.clone(), key: (room, origin) })
-    }
-}
-
-/// One seat, free again when dropped.
-#[derive(Debug)]
-struct Place {
-    seats: Arc<Seats>,
-    key: (Room, Origin),
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut taken = self.seats.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = taken.get_mut(&self.key) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                taken.remove(&self.key);
-            }
         }
     }
 }

@@ -162,8 +162,18 @@ impl SecureStream {
         manner: &Manner,
         trust: Arc<dyn Trust + Send + Sync>,
     ) -> Result<Self, Error> {
+        Self::accept_by(stream, manner, trust, || ()).await
+    }
+
+    /// The same; `known` hears that the other side knows us.
+    pub(crate) async fn accept_by<S: Wire>(
+        stream: S,
+        manner: &Manner,
+        trust: Arc<dyn Trust + Send + Sync>,
+        known: impl FnOnce(),
+    ) -> Result<Self, Error> {
         let patience = manner.settings.handshake;
-        let shaken = timeout(patience, Self::accept_now(stream, manner, trust)).await;
+        let shaken = timeout(patience, Self::accept_now(stream, manner, trust, known)).await;
         shaken.map_err(|_| Error::Timeout("shaking hands"))?
     }
 
@@ -171,6 +181,7 @@ impl SecureStream {
         mut stream: S,
         manner: &Manner,
         trust: Arc<dyn Trust + Send + Sync>,
+        known: impl FnOnce(),
     ) -> Result<Self, Error> {
         let me = &manner.me;
         let mut frame = Vec::new();
@@ -180,6 +191,7 @@ impl SecureStream {
         if !Responder::is_meant(me.identity.identity().key(), &frame) {
             return Err(Error::Stranger);
         }
+        known();
         let (responder, reply) = match Responder::on_hello(&me.identity, &frame, me.fresh(false)?, manner.terms) {
             Ok(answer) => answer,
             Err(refusal) => return Err(refuse(&mut stream, refusal).await),

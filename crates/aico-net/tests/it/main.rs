@@ -1,5 +1,7 @@
 //! Channels over real sockets: new keys in the middle of a transfer, either side lost, cuts, silence, coming back.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
+
+mod proxy;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

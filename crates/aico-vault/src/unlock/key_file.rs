@@ -1,3 +1,4 @@
+use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -11,6 +12,9 @@ use crate::header::VaultId;
 
 /// Longest key file in bytes.
 const MAX_FILE_BYTES: usize = 4096;
+
+/// Older key files that are kept beside the new one.
+const MAX_ASIDE: usize = 16;
 
 /// A secret in a file that only its owner can read: `<vault id>.key` in the key folder.
 ///
@@ -31,7 +35,39 @@ impl KeyFile {
         self.folder.join(format!("{vault}.key"))
     }
 
+    /// Whoever can write to the folder can put another file in its place, and take the old one away.
+    fn check_folder(&self) -> Result<(), Why> {
+        let refuse = |why: &str| Err(Why::new(format!("the key folder {} {why}", self.folder.display())));
+        match fs::metadata(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => refuse(&format!("cannot be looked at: {error}")),
+            Ok(folder) if folder.mode() & 0o022 != 0 => refuse("can be written to by others; `chmod go-w` closes it"),
+            Ok(folder) if ![0, rustix::process::geteuid().as_raw()].contains(&folder.uid()) => {
+                refuse("belongs to another user")
+            }
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// Gives a file that is there a second name before it is replaced: it may be the only key of an older header.
+    fn keep_aside(&self, vault: &VaultId) -> Result<(), Why> {
+        let path = self.path(vault);
+        for number in 1..=MAX_ASIDE {
+            match fs::hard_link(&path, self.folder.join(format!("{vault}.key.old-{number}"))) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(error) => {
+                    let text = format!("{} is there and cannot be kept aside: {error}", path.display());
+                    return Err(Why::new(text));
+                }
+                Ok(()) => return Ok(()),
+            }
+        }
+        Err(Why::new(format!("{} is there, and too many older ones; put them elsewhere", path.display())))
+    }
+
     fn read(&self, vault: &VaultId) -> Result<Zeroizing<Vec<u8>>, Why> {
+        self.check_folder()?;
         let path = self.path(vault);
         let refuse = |why: &str| Why::new(format!("{} {why}", path.display()));
         let file = durable::open(&path).map_err(|error| match error.kind() {
@@ -65,6 +101,8 @@ impl Rung for KeyFile {
     }
 
     fn store(&self, vault: &VaultId, _slot: SlotId, secret: &SlotSecret) -> Result<(), Why> {
+        self.check_folder()?;
+        self.keep_aside(vault)?;
         let path = self.path(vault);
         secret
             .hazmat_to_platform(|text| {
@@ -90,7 +128,7 @@ impl Rung for KeyFile {
     }
 
     fn available(&self) -> Result<(), Why> {
-        Ok(())
+        self.check_folder()
     }
 
     fn remove(&self, vault: &VaultId, _slot: SlotId) -> Result<(), Why> {

@@ -1,6 +1,7 @@
 //! The ways to a vault's root key: what each keeps, and which is tried first (`docs/spec/vault.md`, Slots).
 
 mod bus;
+mod kernel;
 mod key_file;
 mod secret_service;
 mod stretch;
@@ -13,6 +14,7 @@ use crate::header::{Header, NewSlot, VaultId};
 use crate::{Error, Places};
 
 pub use crate::header::{SlotId, SlotKind};
+pub use kernel::kernel_remembers;
 pub use key_file::KeyFile;
 pub use secret_service::SecretService;
 pub(crate) use stretch::{calibrate, new_password, password_secret};
@@ -58,6 +60,21 @@ pub trait Rung: fmt::Debug {
 
     /// Forgets the secret.
     fn remove(&self, vault: &VaultId, slot: SlotId) -> Result<(), Why>;
+
+    /// What something nearer than the place itself remembers. It may be anything: only the slot can tell.
+    fn remembered(&self, _vault: &VaultId) -> Option<SlotSecret> {
+        None
+    }
+
+    /// Lets it remember a secret that has just opened the vault.
+    fn remember(&self, _vault: &VaultId, _secret: &SlotSecret) -> Result<(), Why> {
+        Ok(())
+    }
+
+    /// Makes it forget.
+    fn forget(&self, _vault: &VaultId) -> Result<(), Why> {
+        Ok(())
+    }
 }
 
 /// The methods of this machine, the best first.
@@ -90,6 +107,8 @@ pub struct Opened {
     pub root: RootKey,
     /// The method that worked.
     pub by: SlotKind,
+    /// Whether the secret was remembered by something nearer than its place.
+    pub remembered: bool,
     /// Its slot and the slot's secret.
     pub slot: (SlotId, SlotSecret),
     /// The methods before it, and why they did not.
@@ -108,7 +127,7 @@ pub fn unlock_with(header: &Header, proof: &Proof) -> Result<Opened, Error> {
         Proof::Recovery(code) => code.slot_secret(),
     };
     let root = header.unlock(slot.id(), &secret)?;
-    Ok(Opened { root, by: kind, slot: (slot.id(), secret), tried: Vec::new() })
+    Ok(Opened { root, by: kind, remembered: false, slot: (slot.id(), secret), tried: Vec::new() })
 }
 
 /// Opens the header with the best method that works. Damage that only the root key shows is not another method's
@@ -123,9 +142,22 @@ pub fn unlock(header: &Header, rungs: &[Box<dyn Rung>]) -> Result<Opened, Error>
             tried.push((rung.kind(), why));
         }
         for slot in slots {
+            let opened = |root, secret, remembered, tried| {
+                Ok(Opened { root, by: rung.kind(), remembered, slot: (slot.id(), secret), tried })
+            };
+            // Wrong content is replaced below, by what its place gives.
+            if let Some(secret) = rung.remembered(&header.vault())
+                && let Ok(root) = header.unlock(slot.id(), &secret)
+            {
+                return opened(root, secret, true, tried);
+            }
             match rung.load(&header.vault(), slot.id()) {
                 Ok(secret) => match header.unlock(slot.id(), &secret) {
-                    Ok(root) => return Ok(Opened { root, by: rung.kind(), slot: (slot.id(), secret), tried }),
+                    Ok(root) => {
+                        // `aico doctor` tells where this does not work; the next start asks the place again.
+                        let _works_without = rung.remember(&header.vault(), &secret);
+                        return opened(root, secret, false, tried);
+                    }
                     Err(Error::Locked(why)) => tried.push((rung.kind(), Why(why))),
                     Err(error) => return Err(error),
                 },
@@ -135,6 +167,13 @@ pub fn unlock(header: &Header, rungs: &[Box<dyn Rung>]) -> Result<Opened, Error>
     }
     let reasons: Vec<String> = tried.iter().map(|(kind, why)| format!("{kind}: {why}")).collect();
     Err(Error::Locked(reasons.join("; ")))
+}
+
+/// Makes everything nearer than the places themselves forget the vault. What fails was not there, or times out.
+pub(crate) fn forget(vault: &VaultId, rungs: &[Box<dyn Rung>]) {
+    for rung in rungs {
+        let _times_out = rung.forget(vault);
+    }
 }
 
 /// The slot that is the easiest to take together with a copy of the disk.

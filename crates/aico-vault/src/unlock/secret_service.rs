@@ -6,11 +6,13 @@ use secret_service::{Collection, EncryptionType, Error as ServiceError, SecretSe
 use zeroize::Zeroizing;
 
 use super::bus::first_socket;
-use super::{Rung, SlotId, SlotKind, Why};
+use super::{Rung, SlotId, SlotKind, Why, kernel};
 use crate::header::VaultId;
 
 /// For everything that one call says on the bus: a keyring that waits for a person must not hold up a start.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// A keyring that keeps nothing past the login session: a secret there is as good as lost.
+const SESSION_COLLECTION: &str = "/org/freedesktop/secrets/collection/session";
 const CONTENT_TYPE: &str = "text/plain";
 
 /// A secret in the session's keyring, over D-Bus, sent through an encrypted session.
@@ -63,6 +65,7 @@ impl Rung for SecretService {
     }
 
     fn store(&self, vault: &VaultId, slot: SlotId, secret: &SlotSecret) -> Result<(), Why> {
+        let _times_out = kernel::forget(vault);
         let names = Names::of(vault, slot);
         secret.hazmat_to_platform(|text| {
             self.run(async |service| {
@@ -80,14 +83,15 @@ impl Rung for SecretService {
             let collection = open_collection(service).await?;
             let found = collection.search_items(names.attributes()).await.map_err(why)?;
             let [item] = found.as_slice() else {
-                let text =
-                    if found.is_empty() { "the keyring has no entry" } else { "the keyring has several entries" };
-                return Err(Why::new(format!("{text} for {vault}")));
+                let text = if found.is_empty() { "has no entry" } else { "has several entries" };
+                return Err(Why::new(format!("the keyring {text} for {vault}; was it emptied or replaced?")));
             };
             let bytes = Zeroizing::new(item.get_secret().await.map_err(why)?);
             let text = std::str::from_utf8(&bytes).ok();
             let secret = text.and_then(|text| SlotSecret::hazmat_from_platform(text).ok());
-            secret.ok_or_else(|| Why::new(format!("the keyring's entry for {vault} does not hold a key")))
+            secret.ok_or_else(|| {
+                Why::new(format!("the keyring's entry for {vault} does not hold a key; something else wrote it"))
+            })
         })
     }
 
@@ -96,6 +100,7 @@ impl Rung for SecretService {
     }
 
     fn remove(&self, vault: &VaultId, slot: SlotId) -> Result<(), Why> {
+        let _times_out = kernel::forget(vault);
         let names = Names::of(vault, slot);
         self.run(async |service| {
             let collection = open_collection(service).await?;
@@ -104,6 +109,18 @@ impl Rung for SecretService {
             }
             Ok(())
         })
+    }
+
+    fn remembered(&self, vault: &VaultId) -> Option<SlotSecret> {
+        kernel::recall(vault)
+    }
+
+    fn remember(&self, vault: &VaultId, secret: &SlotSecret) -> Result<(), Why> {
+        kernel::remember(vault, secret)
+    }
+
+    fn forget(&self, vault: &VaultId) -> Result<(), Why> {
+        kernel::forget(vault)
     }
 }
 
@@ -126,9 +143,16 @@ impl Names {
 /// The default collection, if nobody has to be asked for it.
 async fn open_collection<'a>(service: &'a Service<'_>) -> Result<Collection<'a>, Why> {
     let collection = service.get_default_collection().await.map_err(|error| match error {
-        ServiceError::NoResult => Why::new("the keyring has no default collection"),
+        ServiceError::NoResult => {
+            Why::new("the keyring has no default collection; make one, with `seahorse` say, and add the slot again")
+        }
         other => why(other),
     })?;
+    if collection.collection_path.as_str() == SESSION_COLLECTION {
+        return Err(Why::new(
+            "the keyring's default collection is `session`, which is forgotten at logout; make a lasting one the default",
+        ));
+    }
     if collection.is_locked().await.map_err(why)? {
         return Err(Why::new("the keyring is locked; log in, or unlock it, and start again"));
     }
@@ -136,7 +160,7 @@ async fn open_collection<'a>(service: &'a Service<'_>) -> Result<Collection<'a>,
 }
 
 fn no_bus(error: zbus::Error) -> Why {
-    Why::new(format!("the session's D-Bus does not answer ({error})"))
+    Why::new(format!("the session's D-Bus does not answer ({error}); log in anew, or start the bus"))
 }
 
 fn why(error: ServiceError) -> Why {
@@ -144,7 +168,7 @@ fn why(error: ServiceError) -> Why {
         ServiceError::Locked | ServiceError::Prompt | ServiceError::PromptDisconnected => {
             "the keyring is locked; log in, or unlock it, and start again".to_owned()
         }
-        ServiceError::Unavailable => "no keyring answers on this session's D-Bus".to_owned(),
+        ServiceError::Unavailable => "no keyring answers on this session's D-Bus; start it, or log in anew".to_owned(),
         ServiceError::ZbusFdo(zbus::fdo::Error::ServiceUnknown(_)) => NO_KEYRING.to_owned(),
         ServiceError::Zbus(zbus::Error::MethodError(name, ..)) if name.ends_with(".ServiceUnknown") => {
             NO_KEYRING.to_owned()
@@ -153,4 +177,4 @@ fn why(error: ServiceError) -> Why {
     })
 }
 
-const NO_KEYRING: &str = "no keyring runs in this session (gnome-keyring and KWallet are such)";
+const NO_KEYRING: &str = "no keyring runs in this session (gnome-keyring and KWallet are such); start it";

@@ -177,6 +177,8 @@ impl Vault<Unlocked> {
 
     /// The same without a request: the machine is about to sleep.
     pub fn lock_itself(&self) -> Result<(), Error> {
+        let vault = self.state.keys().header.vault();
+        unlock::forget(&vault, &unlock::rungs(&self.state.places));
         self.state.change_header(|header, root| header.set_locked(root, true))
     }
 }

@@ -91,6 +91,8 @@ pub struct Opening {
     pub first_start: bool,
     /// The unlock method that worked.
     pub unlocked_by: String,
+    /// Whether the kernel still knew its secret, so that the method itself was not asked.
+    pub remembered: bool,
     /// The better way that this machine lacks.
     pub advice: Option<String>,
 }
@@ -178,7 +180,7 @@ impl Vault<Locked> {
             header.rewrite(&opened.root)?;
             header.write(&file)?;
         }
-        let Opened { root, by, slot: (slot, secret), tried } = opened;
+        let Opened { root, by, remembered, slot: (slot, secret), tried } = opened;
         let advice = unlock::better_rung(by, &tried);
         let state = Unlocked::open(places, header, root, by, first_start)?;
         if first_start {
@@ -193,7 +195,7 @@ impl Vault<Locked> {
             header.rewrap(root, slot, &secret, &OsRandom).map(drop)
         })?;
         state.merge_locked(now_ms)?;
-        let opening = Opening { first_start, unlocked_by: by.word().to_owned(), advice };
+        let opening = Opening { first_start, unlocked_by: by.word().to_owned(), remembered, advice };
         Ok((Vault { state, hold: self.hold }, opening))
     }
 

@@ -1,9 +1,7 @@
 //! The Secret Service, by a gnome-keyring of its own in a D-Bus session of its own; never the user's.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use aico_crypto::{ComponentKind, Identity, IdentitySecret, Name, OsRandom, Password, RecoveryCode, SlotSecret};
@@ -12,98 +10,25 @@ use aico_proto::LocalIdentity;
 use aico_vault::unlock::{KeyFile, Rung, SecretService};
 use aico_vault::{Error, How, Locked, Places, Proof, SlotId, SlotKind, Unlocked, Vault, VaultId};
 
-/// A D-Bus session with a keyring whose password is known.
-struct Session {
-    root: tempfile::TempDir,
-    bus: Child,
-    address: String,
-    keyring: Option<Child>,
-}
+use crate::session::Session;
 
 impl Session {
-    fn new() -> Self {
-        let root = tempfile::tempdir().unwrap();
-        // No service directories: the bus starts nothing by itself, so there is one keyring, and it is ours.
-        let config = root.path().join("bus.conf");
-        let allow = "<allow send_destination=\"*\" eavesdrop=\"true\"/><allow eavesdrop=\"true\"/><allow own=\"*\"/>";
-        let listen = format!("<listen>unix:path={}</listen>", root.path().join("bus").display());
-        let policy = format!("<policy context=\"default\">{allow}</policy>");
-        fs::write(&config, format!("<busconfig><type>session</type>{listen}{policy}</busconfig>")).unwrap();
-        let mut bus = Command::new("dbus-daemon")
-            .args(["--nofork", "--print-address=1"])
-            .arg(format!("--config-file={}", config.display()))
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .env("HOME", root.path())
-            .env("XDG_DATA_HOME", root.path().join("data"))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|error| panic!("dbus-daemon does not start ({error}); `./dev test` installs `dbus`"));
-        let mut address = String::new();
-        BufReader::new(bus.stdout.take().unwrap()).read_line(&mut address).unwrap();
-        let mut this = Self { root, bus, address: address.trim().to_owned(), keyring: None };
-        this.start_keyring(Some("the keyring's password"));
-        this
+    pub(crate) fn path(&self) -> &Path {
+        self.root.path()
     }
 
-    /// Starts the keyring; without a password it stays locked.
-    fn start_keyring(&mut self, password: Option<&str>) {
-        let mut command = Command::new("gnome-keyring-daemon");
-        command.args(["--foreground", "--components=secrets"]);
-        if password.is_some() {
-            command.arg("--unlock");
-        }
-        let run = self.root.path().join("run");
-        fs::create_dir_all(&run).unwrap();
-        command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.root.path());
-        command.env("XDG_DATA_HOME", self.root.path().join("data")).env("XDG_RUNTIME_DIR", &run);
-        command.env("DBUS_SESSION_BUS_ADDRESS", &self.address);
-        let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let mut child =
-            child.unwrap_or_else(|error| panic!("no gnome-keyring ({error}); `./dev test` installs `gnome-keyring`"));
-        let mut input = child.stdin.take().unwrap();
-        input.write_all(password.unwrap_or_default().as_bytes()).unwrap();
-        drop(input);
-        self.keyring = Some(child);
-        let begun = Instant::now();
-        while password.is_some() && self.rung().available().is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", self.rung().available());
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    fn stop_keyring(&mut self) {
-        let mut child = self.keyring.take().unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-
-    fn rung(&self) -> SecretService {
-        SecretService::new(Some(self.address.clone()))
-    }
-
-    fn places(&self) -> Places {
-        let path = |name: &str| self.root.path().join(name);
-        Places { home: path("vault"), key_dir: path("keys"), bus: Some(self.address.clone()) }
+    pub(crate) fn places(&self) -> Places {
+        let path = |name: &str| self.path().join(name);
+        Places { home: path("vault"), key_dir: path("keys"), bus: Some(self.address().to_owned()) }
     }
 }
 
-impl Drop for Session {
-    fn drop(&mut self) {
-        for child in self.keyring.iter_mut().chain([&mut self.bus]) {
-            let _ended_already = child.kill();
-            let _ended_already = child.wait();
-        }
-    }
-}
-
-fn opens(places: &Places) -> Result<String, String> {
+pub(crate) fn opens(places: &Places) -> Result<String, String> {
     let opened = Vault::<Locked>::at(places).and_then(|vault| vault.unlock(1));
     opened.map(|(_, opening)| opening.unlocked_by).map_err(|error| error.to_string())
 }
 
-fn key_file(places: &Places) -> PathBuf {
+pub(crate) fn key_file(places: &Places) -> PathBuf {
     let is_key = |path: &PathBuf| path.extension().is_some_and(|e| e == "key");
     fs::read_dir(&places.key_dir).unwrap().map(|e| e.unwrap().path()).find(is_key).unwrap()
 }
@@ -146,7 +71,7 @@ fn a_vault_opens_by_the_keyring_and_by_the_key_file_when_it_is_gone() {
 }
 
 /// Permission for everything that the owner's tool may do: the decision is not what is tested here.
-fn permit(vault: &Vault<Unlocked>, action: Action) -> Permit {
+pub(crate) fn permit(vault: &Vault<Unlocked>, action: Action) -> Permit {
     let secret = IdentitySecret::make(&OsRandom).unwrap();
     let identity = Identity::new(ComponentKind::Cli, *secret.public(), Name::parse("cli").unwrap());
     let me = LocalIdentity::new(secret, identity).unwrap();
@@ -156,18 +81,18 @@ fn permit(vault: &Vault<Unlocked>, action: Action) -> Permit {
     decision.record(vault.log()).unwrap().unwrap()
 }
 
-fn open(places: &Places) -> Vault<Unlocked> {
+pub(crate) fn open(places: &Places) -> Vault<Unlocked> {
     Vault::<Locked>::at(places).unwrap().unlock(1).unwrap().0
 }
 
 /// Opens with the owner's word what this machine does not open.
-fn open_with(places: &Places, proof: &Proof) -> Result<Vault<Unlocked>, Error> {
+pub(crate) fn open_with(places: &Places, proof: &Proof) -> Result<Vault<Unlocked>, Error> {
     let vault = Vault::<Locked>::at(places)?;
     let found = vault.find(How::ByOwner(proof), 1)?;
     vault.enter(found, 1).map(|(vault, _)| vault)
 }
 
-fn password(text: &str) -> Proof {
+pub(crate) fn password(text: &str) -> Proof {
     Proof::Password(Password::parse(text).unwrap())
 }
 
@@ -245,9 +170,9 @@ fn a_locked_keyring_a_dead_one_and_a_dead_bus_do_not_hold_up_a_start() {
     assert!(begun.elapsed() < Duration::from_secs(8));
     session.stop_keyring();
     assert_eq!(opens(&places).unwrap(), "key-file", "dead");
-    let nowhere = SecretService::new(Some(format!("unix:path={}", session.root.path().join("nowhere").display())));
+    let nowhere = SecretService::new(Some(format!("unix:path={}", session.path().join("nowhere").display())));
     assert!(nowhere.available().unwrap_err().to_string().contains("D-Bus does not answer"));
-    let deaf = session.root.path().join("deaf");
+    let deaf = session.path().join("deaf");
     let _listener = std::os::unix::net::UnixListener::bind(&deaf).unwrap();
     let begun = Instant::now();
     let deaf = SecretService::new(Some(format!("unix:path={}", deaf.display())));
@@ -291,7 +216,7 @@ fn key_files_that_are_not_ones_are_refused_with_the_reason() {
     refused("not a plain file");
 }
 
-fn close(path: &Path, mode: u32) {
+pub(crate) fn close(path: &Path, mode: u32) {
     fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
 }
 

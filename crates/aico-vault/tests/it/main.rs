@@ -2,5 +2,8 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod crash;
+mod kernel;
 mod keyring;
+mod matrix;
+mod session;
 mod vectors;

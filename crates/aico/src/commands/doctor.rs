@@ -4,8 +4,8 @@ use std::os::unix::fs::MetadataExt;
 
 use aico_net::{Error as NetError, read_component_file};
 use aico_proto::message::{Request, StatusAnswer};
-use aico_vault::unlock::{SlotKind, rungs};
-use aico_vault::{Places, SlotState, survey};
+use aico_vault::unlock::{SlotKind, kernel_remembers, rungs};
+use aico_vault::{Places, SlotState, read_header, survey};
 use serde::Serialize;
 
 use crate::error::Error;
@@ -49,6 +49,7 @@ pub(crate) async fn doctor(json: bool) -> Result<(), Error> {
     if let Some(slots) = &slots {
         look_at_losses(slots, &mut report);
         look_at_keyring(&places, slots, &mut report);
+        look_at_kernel(&places, slots, &mut report);
     }
     look_at_config(&places, &mut report);
     look_at_identity(&places, slots.is_some(), &mut report);
@@ -105,7 +106,7 @@ fn look_at_vault(places: &Places, report: &mut Report) -> Option<Vec<SlotState>>
             None => report.add(Weight::Good, "slot", format!("{}: {}", slot.id, describe(slot.kind)), None),
             Some(why) => {
                 let text = format!("{}, {}, does not open the vault now: {why}", slot.id, slot.kind);
-                report.add(Weight::Problem, "slot", text, Some(way_back(slot.kind, &slots)));
+                report.add(Weight::Problem, "slot", text, Some(&way_back(slot, &slots)));
             }
         }
     }
@@ -123,23 +124,28 @@ fn describe(kind: SlotKind) -> &'static str {
 }
 
 /// How the owner gets around a slot that fails.
-fn way_back(kind: SlotKind, slots: &[SlotState]) -> &'static str {
+fn way_back(slot: &SlotState, slots: &[SlotState]) -> String {
     let works = |kind| slots.iter().any(|slot| slot.kind == kind && slot.trouble.is_none());
+    let anew = format!("`aico security slots remove {}` and `aico security slots add {}`", slot.id.0, slot.kind.word());
+    if works(SlotKind::KeyFile) || works(SlotKind::SecretService) {
+        return format!(
+            "mend that; another slot opens the vault until then. What does not come back is made anew: {anew}"
+        );
+    }
     if works(SlotKind::Password) {
-        return "`aico up`, then `aico unlock` with the password; then `aico security slots remove` and `add` it again";
+        return format!("mend that, or `aico up`, then `aico unlock` with the password; {anew} make it anew");
     }
     if works(SlotKind::RecoveryCode) {
-        return "`aico up`, then `aico security recover` with the recovery code sets a new password";
+        return "mend that, or `aico up`, then `aico security recover` with the recovery code sets a new password"
+            .to_owned();
     }
-    if works(SlotKind::KeyFile) || works(SlotKind::SecretService) {
-        return "another slot still opens the vault: `aico security slots remove` and `add` this one again";
-    }
-    match kind {
+    let only = match slot.kind {
         SlotKind::KeyFile => {
-            "put the key file back (AICO_KEY_DIR must be the folder of the first start); nothing else opens it"
+            "put the key file back (AICO_KEY_DIR must be the folder of the first start); nothing else opens the vault"
         }
-        _ => "unlock or restore the keyring and start again; nothing else opens the vault",
-    }
+        _ => "mend that and start again; nothing else opens the vault",
+    };
+    only.to_owned()
 }
 
 /// What today's loss of one thing would mean.
@@ -201,6 +207,20 @@ fn look_at_keyring(places: &Places, slots: &[SlotState], report: &mut Report) {
     }
 }
 
+/// Whether the kernel spares the next start the way to the keyring.
+fn look_at_kernel(places: &Places, slots: &[SlotState], report: &mut Report) {
+    let Ok(header) = read_header(&places.home) else { return };
+    if !slots.iter().any(|slot| slot.kind == SlotKind::SecretService) {
+        return;
+    }
+    let text = match kernel_remembers(&header.vault()) {
+        Ok(true) => "it remembers the keyring's secret for this login session: a start needs no D-Bus".to_owned(),
+        Ok(false) => "it remembers nothing of this vault; a start that asks the keyring lets it".to_owned(),
+        Err(why) => format!("not used, every start asks the keyring: {why}"),
+    };
+    report.add(Weight::Good, "kernel", text, None);
+}
+
 fn look_at_config(places: &Places, report: &mut Report) {
     match aico_backend::read_config(&places.home) {
         Ok(_) => report.add(Weight::Good, "config", "`security.yaml` is good, or there is none", None),
@@ -217,7 +237,12 @@ fn look_at_config(places: &Places, report: &mut Report) {
         && metadata.mode() & 0o022 != 0
     {
         let text = format!("others can write to the key folder {}", places.key_dir.display());
-        report.add(Weight::Problem, "key folder", text, Some("`chmod 700` closes it"));
+        report.add(
+            Weight::Problem,
+            "key folder",
+            text,
+            Some("`chmod 700` closes it; until then the key file there opens nothing"),
+        );
     }
 }
 

@@ -126,6 +126,7 @@ pub(crate) async fn worker(parent: i32, confinement: Confinement) -> Result<(), 
 pub(crate) fn confine_worker() -> Result<Confinement, Error> {
     let _tied = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     keep_secrets_in();
+    raise_descriptors();
     let (places, run) = (places()?, run_place()?);
     // What is to be allowed has to be there. Whoever needs the folder says why it is not.
     let _later = create_folder(&places.key_dir);
@@ -141,6 +142,13 @@ fn keep_secrets_in() {
     use rustix::process::{set_dumpable_behavior, setrlimit};
     let _best_effort = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let _best_effort = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
+/// A connection is a descriptor, and the doors have places for more than the thousand of a process that asks for no more.
+fn raise_descriptors() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let _as_it_was =
+        rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 fn introduce(places: &Places, run: &RunPlace, news: News<'_>) {
@@ -171,7 +179,8 @@ fn introduce_open(places: &Places, opening: &Opening, home: &str) {
     } else {
         ui::line(&format!("The vault in {home} is open"));
     }
-    ui::line(&format!("  unlocked by   {}", opening.unlocked_by));
+    let how = if opening.remembered { ", which the kernel still remembered" } else { "" };
+    ui::line(&format!("  unlocked by   {}{how}", opening.unlocked_by));
     if let Some(advice) = &opening.advice {
         ui::line(&format!("                {}", ui::printable(advice)));
     }

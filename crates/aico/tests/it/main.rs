@@ -1,6 +1,6 @@
 //! The program as people and scripts meet it, and as attackers do. Every test has a home, a key folder and a backend of
 //! its own; nothing here touches the user's.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
 
 mod asleep;
 mod audit;
@@ -9,9 +9,11 @@ mod config;
 mod contract;
 mod crash;
 mod disk;
+mod doctor;
 mod door;
 mod enrol;
 mod export;
+mod flood;
 mod hardening;
 mod home;
 mod keys;
@@ -21,5 +23,6 @@ mod migrate;
 mod owner;
 mod pty;
 mod service;
+mod session;
 mod tamper;
 mod tcp;

@@ -11,7 +11,7 @@ use aico_proto::{Padding, Terms};
 
 use crate::home::{Home, bytes};
 
-fn tcp_home(more: &str) -> (Home, SocketAddr) {
+pub(crate) fn tcp_home(more: &str) -> (Home, SocketAddr) {
     let mut home = Home::new();
     fs::create_dir(home.data()).unwrap();
     let text = format!("security:\n  components:\n    backend:\n      listen_address: 127.0.0.1:0\n{more}");
