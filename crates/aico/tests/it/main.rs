@@ -23,6 +23,7 @@ mod migrate;
 mod owner;
 mod pty;
 mod service;
+#[path = "../../../aico-vault/tests/it/session.rs"]
 mod session;
 mod tamper;
 mod tcp;
