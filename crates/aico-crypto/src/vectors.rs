@@ -1,7 +1,5 @@
 //! The committed vectors, value by value: `testvectors/` was computed with other libraries.
 
-use std::fs;
-
 use serde_json::Value;
 
 use crate::aead::{open_random, open_with};
@@ -13,9 +11,12 @@ use crate::{
     sha256,
 };
 
-fn read(name: &str) -> Value {
-    let path = format!("{}/../../testvectors/{name}", env!("CARGO_MANIFEST_DIR"));
-    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+const CLASSICAL: &str = include_str!("../../../testvectors/channel/handshake-classical.json");
+const HYBRID: &str = include_str!("../../../testvectors/channel/handshake-hybrid.json");
+const KEYS: &str = include_str!("../../../testvectors/vault/keys.json");
+
+fn read(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
 }
 
 fn unhex(value: &Value) -> Vec<u8> {
@@ -42,8 +43,8 @@ fn wrapped<'a>(vectors: &'a Value, role: &str) -> &'a Value {
 
 #[test]
 fn every_value_of_a_handshake() {
-    for name in ["channel/handshake-classical.json", "channel/handshake-hybrid.json"] {
-        let v = read(name);
+    for vectors in [CLASSICAL, HYBRID] {
+        let v = read(vectors);
         let party = |side: &str, part: &str| unhex(&v[side][part]);
         let responder = IdentitySecret::from_seed(secret(&v["responder"]["identity_seed"])).unwrap();
         let initiator = IdentitySecret::from_seed(secret(&v["initiator"]["identity_seed"])).unwrap();
@@ -105,7 +106,7 @@ fn every_value_of_a_handshake() {
 
 #[test]
 fn every_key_of_the_tree() {
-    let v = read("vault/keys.json");
+    let v = read(KEYS);
     let open = |role: &str| {
         let entry = wrapped(&v, role);
         (unhex(&entry["wrapped"]), unhex(&entry["context"]), unhex(&entry["inner"]), secret::<32>(&entry["key"]))
@@ -160,7 +161,7 @@ fn every_key_of_the_tree() {
 
 #[test]
 fn what_a_person_holds() {
-    let v = read("vault/keys.json");
+    let v = read(KEYS);
     let words: Vec<&str> =
         v["recovery"]["words"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
     let code = RecoveryCode::parse(&words.join(" ")).unwrap();

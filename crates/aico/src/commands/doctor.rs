@@ -75,6 +75,20 @@ pub(crate) async fn doctor(json: bool) -> Result<(), Error> {
     }
 }
 
+/// How the process that has the keys is held.
+fn look_at_protection(status: &StatusAnswer, report: &mut Report) {
+    let text = super::status::protection(&status.memory, &status.confined_by);
+    let hint = match (status.memory.as_str(), status.confined_by.len()) {
+        ("unlocked", _) => Some("raise the limit for locked memory (`ulimit -l`), so that keys are never swapped"),
+        (_, 0 | 1) => {
+            Some("a kernel with Landlock and seccomp (Linux 5.13 or newer) keeps a fault in it from your other files")
+        }
+        _ => None,
+    };
+    let weight = if hint.is_some() { Weight::Advice } else { Weight::Good };
+    report.add(weight, "protection", text, hint);
+}
+
 /// The slots, each tried as far as that goes without the owner.
 fn look_at_vault(places: &Places, report: &mut Report) -> Option<Vec<SlotState>> {
     if !places.home.join("vault.aico").exists() {
@@ -282,6 +296,7 @@ async fn look_at_backend(report: &mut Report) {
         }
         Ok(status) => {
             report.add(Weight::Good, "backend", format!("it runs; unlocked by {}", status.unlocked_by), None);
+            look_at_protection(&status, report);
         }
         Err(Error::Net(NetError::NotRunning(_))) => {
             report.add(Weight::Good, "backend", "it does not run", Some("`aico up` starts it"));
