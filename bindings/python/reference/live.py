@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+TESTS = ["test_reference", "test_audit"]
 
 
 def main() -> int:
@@ -33,7 +34,7 @@ def main() -> int:
             subprocess.run([*aico, *approve], env=env, check=True)
             assert waiting.communicate(timeout=30)[0].strip() == "enrolled"
             live = os.environ | {"AICO_LIVE_HOME": str(home), "AICO_LIVE_IDENTITY": str(identity)}
-            tests = subprocess.run([sys.executable, str(HERE / "test_reference.py"), "-v"], env=live, cwd=HERE)
+            tests = subprocess.run([sys.executable, "-m", "unittest", "-v", *TESTS], env=live, cwd=HERE)
             subprocess.run([*aico, "down"], env=env, check=True, stdout=subprocess.DEVNULL)
             return tests.returncode or backend.wait(timeout=30)
         finally:
