@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-TESTS = ["test_reference", "test_audit"]
+TESTS = ["test_reference", "test_audit", "test_vault"]
 
 
 def main() -> int:
