@@ -229,6 +229,8 @@ class Attacks(Case):
             changed = self.data[:8] + number.to_bytes(2) + self.data[10:]
             self.refused(Damaged, lambda: Header.parse(changed), number)  # noqa: B023
             self.refused(fault, lambda: Header.parse(summed(changed)), number)  # noqa: B023
+        for version in (b"\0\0\0\1\0\0", b"\0\0\0\2\0\1", b"\0\0\0\3\0\0"):
+            self.refused(Damaged, lambda: Header.parse(summed(self.data[:10] + version + self.data[16:])), version)  # noqa: B023
         short = MAGIC + (3).to_bytes(2) + bytes(10)
         self.refused(Newer, lambda: Header.parse(summed(short + bytes(BACK))), "nothing of a newer one is believed but this")
 
@@ -247,18 +249,30 @@ class Attacks(Case):
             self.encoded(replace(slots[0], kind=7)),
             self.encoded(replace(slots[0], sealed=2)),
             self.encoded(replace(slots[0], sealed=True)),
-            self.encoded(replace(slots[0], parameters=b"x")),
-            self.encoded(replace(password, parameters=password.parameters + b"\0")),
-            self.encoded(replace(password, parameters=b"")),
             self.encoded(replace(password, parameters=bytes(1025))),
         ]
+        for index, data in enumerate(impossible):
+            self.refused(Damaged, lambda: Header.parse(data), index)  # noqa: B023
+
+    def test_impossible_parameters_are_refused_before_anything_is_stretched(self) -> None:
+        vault_header.stretch = lambda *_: self.fail("stretched with impossible parameters")
+        first, password = self.header.slots[0], next(slot for slot in self.header.slots if slot.kind == PASSWORD)
+        impossible = [password.parameters + b"\0", password.parameters[:-1], b"", bytes(1024)]
         for at, values in ((0, (0, 63, 4097, 1 << 31)), (4, (0, 17, 1 << 31)), (8, (0, 17, 1 << 31))):
             for value in values:
                 changed = bytearray(password.parameters)
                 changed[at : at + 4] = value.to_bytes(4)
-                impossible.append(self.encoded(replace(password, parameters=bytes(changed))))
-        for index, data in enumerate(impossible):
-            self.refused(Damaged, lambda: Header.parse(data), index)  # noqa: B023
+                impossible.append(bytes(changed))
+        for parameters in impossible:
+            header = Header.parse(self.encoded(first, replace(password, parameters=parameters)))
+            self.refused(Damaged, lambda: header.with_password(self.v["password"]), parameters)  # noqa: B023
+            self.assertEqual(header.with_secret(self.secret).root, self.root, "the other slots still open")
+
+    def test_a_slot_of_a_reserved_kind_is_left_alone(self) -> None:
+        first = self.header.slots[0]
+        for kind in (5, 6):
+            header = Header.parse(self.encoded(replace(first, id=9, kind=kind, parameters=b"anything"), first))
+            self.assertEqual(header.with_secret(self.secret).root, self.root)
 
     def test_a_slot_of_another_vault_or_place_opens_nothing(self) -> None:
         first, recovery = self.header.slots[0], self.header.slots[3]
@@ -273,9 +287,7 @@ class Attacks(Case):
         plain, sealed = self.header.slots[:2]
         secret = bytes.fromhex(self.v["slots"][1]["secret"])
         for slot, right in ((plain, self.secret), (sealed, secret)):
-            changes = [replace(slot, root=flipped(slot.root, at, 1)) for at in range(len(slot.root))]
-            changes += [replace(slot, public=flipped(slot.public, 0, 1))]
-            for changed in changes:
+            for changed in (replace(slot, root=flipped(slot.root, at, 1)) for at in range(len(slot.root))):
                 self.refused(Damaged, lambda: Header.parse(self.encoded(changed)).with_secret(right))  # noqa: B023
         small_order = replace(sealed, root=bytes(32) + sealed.root[32:])
         self.refused(Damaged, lambda: Header.parse(self.encoded(small_order)).with_secret(secret))

@@ -19,15 +19,16 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-import nacl.bindings as sodium
 from aico_channel import ChannelError, Reader, agree, blake2b, kdf, same, unseal
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 MAGIC, FORMAT, FRONT, BACK = b"AICOVLT1", 2, 20, 64
+FIRST_READER = [0, 2, 0]
 MAX_HEADER, MAX_SLOTS, MAX_PARAMETERS, MAX_TEXT = 64 * 1024, 16, 1024, 4096
 WRAPPED, SEALED = 72, 104
 KEY_FILE, SECRET_SERVICE, PASSWORD, RECOVERY_CODE = 1, 2, 3, 4
 KINDS = {KEY_FILE: "key-file", SECRET_SERVICE: "secret-service", PASSWORD: "password", RECOVERY_CODE: "recovery-code"}
+RESERVED = {5: "tpm", 6: "systemd-credential"}
 RECOVERY_CONFIRMED, LOCKED = 1, 2
 WORDS, CODE_BITS, CHECK_BITS = 15, 128, 37
 
@@ -124,13 +125,8 @@ class Slot:
     @staticmethod
     def read(reader: Reader) -> Slot:
         kind, slot_id, wrap, made_ms, size = (reader.number(n) for n in (1, 1, 1, 8, 2))
-        need(kind in KINDS and wrap in (0, 1) and size <= MAX_PARAMETERS, "a slot of an unknown kind")
-        rest = (reader.take(n) for n in (size, 16, 32, SEALED if wrap else WRAPPED))
-        slot = Slot(kind, slot_id, wrap == 1, made_ms, *rest)
-        need(size == 0 or kind == PASSWORD, "a slot with parameters that it cannot have")
-        if kind == PASSWORD:
-            slot.stretching()
-        return slot
+        need(kind in KINDS | RESERVED and wrap in (0, 1) and size <= MAX_PARAMETERS, "a slot of an unknown kind, wrap or size")
+        return Slot(kind, slot_id, wrap == 1, made_ms, *(reader.take(n) for n in (size, 16, 32, SEALED if wrap else WRAPPED)))
 
     def stretching(self) -> tuple[int, int, int, bytes]:
         """Memory in MiB, passes, lanes, salt."""
@@ -147,13 +143,11 @@ class Slot:
         """The root key."""
         key = kdf(secret, "slot key", self.context(vault_id), 32)
         need(same(kdf(key, "slot check", b"", 16), self.check), "this opens no slot", WrongSecret)
-        exchange = kdf(key, "slot exchange", b"", 32)
-        need(sodium.crypto_scalarmult_base(exchange) == self.public, "a slot's public key is not its own")
         if not self.sealed:
             return unwrap(key, "slot root", self.context(vault_id), self.root)
         ephemeral = self.root[:32]
         try:
-            kx = blake2b(agree(exchange, ephemeral) + ephemeral + self.public, 64)
+            kx = blake2b(agree(kdf(key, "slot exchange", b"", 32), ephemeral) + ephemeral + self.public, 64)
         except ChannelError as error:
             raise Damaged("a key is sealed to nobody") from error
         return unwrap(kdf(kx, "slot seal", b"", 32), "slot sealed root", self.context(vault_id), self.root[32:])
@@ -183,7 +177,8 @@ class Header:
         number, version, size = reader.number(2), [reader.number(2) for _ in range(3)], reader.number(4)
         need(number <= FORMAT, f"format {number}; version {'.'.join(map(str, version))} or a newer one reads it", Newer)
         need(number != 1, "format 1; start the program once, it brings the header to format 2", Older)
-        need(number == FORMAT and size == len(reader.data), "a length or format that cannot be")
+        need(number == FORMAT and version == FIRST_READER, "a format or version that never was")
+        need(size == len(reader.data), "a length that lies")
         try:
             return Header._body(data, reader)
         except ChannelError as error:
@@ -309,7 +304,7 @@ def main() -> int:
     except (HeaderError, OSError) as error:
         print(f"error: {type(error).__name__.lower()}: {error}", file=sys.stderr)
         return 1
-    ways_in = ", ".join(f"{slot.id} {KINDS[slot.kind]}{' (sealed)' if slot.sealed else ''}" for slot in header.slots)
+    ways_in = ", ".join(f"{slot.id} {(KINDS | RESERVED)[slot.kind]}{' (sealed)' if slot.sealed else ''}" for slot in header.slots)
     print(f"vault-{header.vault_id.hex()}, revision {header.revision}; slots: {ways_in}")
     opened_by = args.password_file or args.key_file or args.recovery_file
     print("opened; the authenticator holds" if opened_by else "whole by its checksum; nobody has opened it")
