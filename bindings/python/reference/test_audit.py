@@ -277,6 +277,13 @@ class Attacks(Case):
                 if data != mine[name]:
                     self.bad("vkey checkpoint tail tile/", mine | {name: data}, name)
 
+    def test_an_empty_tail_of_another_log(self) -> None:
+        """Nothing in it is signed; its identifier alone tells."""
+        for count in (0, BUNDLE):
+            mine, other = written(count).files(), written(count, log_id=bytes([1]) * 16).files()
+            self.assertEqual(len(other["tail"]), 40)
+            self.bad("tail", mine | {"tail": other["tail"]})
+
     def test_a_head_of_another_place(self) -> None:
         writer = written(6)
         tail = writer.tail(0, [3, 6])
