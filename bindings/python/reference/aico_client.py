@@ -1,4 +1,4 @@
-"""A client of the backend in Python: docs/spec/requests.md over the Unix socket. See `--help`."""
+"""A client of the backend in Python: docs/spec/requests.md over the Unix socket or TCP. See `--help`."""
 
 from __future__ import annotations
 
@@ -222,8 +222,11 @@ class Conversation(Stream):
         self.connection.close()
 
 
-def connect(home: Path) -> socket.socket:
-    """A connection to the backend's socket; its address holds 107 bytes, and the path may be longer."""
+def connect(home: Path, tcp: str | None = None) -> socket.socket:
+    """A connection to the backend. A Unix socket's address holds 107 bytes, and the path may be longer."""
+    if tcp:
+        host, _, port = tcp.rpartition(":")
+        return socket.create_connection((host.strip("[]"), int(port)), FRAME_SECONDS)
     folder = os.open(home / "run", os.O_RDONLY | os.O_DIRECTORY)
     try:
         connection = socket.socket(socket.AF_UNIX)
@@ -234,16 +237,17 @@ def connect(home: Path) -> socket.socket:
 
 
 class Client(Conversation):
-    """A conversation with the backend of a home."""
+    """A conversation with the backend of a home, through its Unix socket or its address on TCP."""
 
-    def __init__(self, home: Path, me: Secret, hybrid: bool = True, padding: int = 0) -> None:
-        super().__init__(connect(home), me, read_backend_id(home / "run" / "backend.id"), hybrid, padding)
+    def __init__(self, home: Path, me: Secret, hybrid: bool = True, padding: int = 0, tcp: str | None = None) -> None:
+        super().__init__(connect(home, tcp), me, read_backend_id(home / "run" / "backend.id"), hybrid, padding)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--identity", type=Path, required=True)
+    parser.add_argument("--tcp", help="the backend's address, as status gives it; for an enrolled identity")
     parser.add_argument("--classical", action="store_true")
     parser.add_argument("--padding", type=int, choices=[0, 1, 2], default=0)
     parser.add_argument("command", choices=["enrol", "status", "list", "put", "get"])
@@ -253,7 +257,7 @@ def main() -> int:
     if args.command == "enrol" and not args.identity.exists():
         write_identity(args.identity, Secret.make("frontend", "python"), "frontend")
     try:
-        client = Client(args.home, read_identity(args.identity), not args.classical, args.padding)
+        client = Client(args.home, read_identity(args.identity), not args.classical, args.padding, args.tcp)
         if args.command == "enrol":
             print(client.ask(op="enrol")["fingerprint"], flush=True)
             print(client.answer()["state"])

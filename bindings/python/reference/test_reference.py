@@ -1,4 +1,4 @@
-"""The reference against itself, against testvectors/channel/, and against a live backend (started by live.py)."""
+"""The channel against itself and against testvectors/channel/."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from pathlib import Path
 from aico_channel import (
     BAD_RECORD,
     CLOCK,
-    CLOSE,
     EPOCH_RECORDS,
     GENERATION_RECORDS,
     IDLE,
@@ -29,12 +28,10 @@ from aico_channel import (
     MAX_HANDSHAKE_FRAME,
     NO_PSK,
     PROTOCOL,
-    READY,
     REKEY_FAILED,
     REKEY_FINISH,
     REKEY_HELLO,
     REKEY_REPLY,
-    REKEY_REQ,
     WINDOW,
     Channel,
     ChannelError,
@@ -49,7 +46,7 @@ from aico_channel import (
     padded,
     unpad,
 )
-from aico_client import ANSWER, DATA, END, FAILURE, REQUEST, Client, Conversation, Failure, Stream, read_identity
+from aico_client import ANSWER, DATA, END, FAILURE, REQUEST, Conversation, Failure, Stream
 
 VECTORS = Path(__file__).resolve().parents[3] / "testvectors" / "channel"
 KIND_NAMES = {1: "backend", 2: "frontend", 3: "cli", 4: "studio", 5: "plugin"}
@@ -977,45 +974,6 @@ class Conversations(Case):
         self.refused(REKEY_FAILED, client.settle)
         server.join(10)
         self.assertEqual(str(server.failed), "the other side closed the channel")
-
-
-@unittest.skipUnless("AICO_LIVE_HOME" in os.environ, "live.py starts a backend and sets AICO_LIVE_HOME")
-class Live(unittest.TestCase):
-    def client(self, hybrid: bool) -> Client:
-        return Client(Path(os.environ["AICO_LIVE_HOME"]), read_identity(Path(os.environ["AICO_LIVE_IDENTITY"])), hybrid)
-
-    def test_values_come_back(self) -> None:
-        for hybrid in (True, False):
-            client = self.client(hybrid)
-            for size in (0, 1, 100 * 1024, 3 * 1024 * 1024):
-                value = os.urandom(size)
-                self.assertEqual(client.put("python/value", value)["bytes"], size)
-                client.key_update()
-                self.assertEqual(client.get("python/value"), value)
-            with self.assertRaises(Failure):
-                client.get("python/absent")
-            with self.assertRaises(Failure):
-                client.ask(op="system.stop")
-            self.assertGreater(client.ask(op="status")["data_bytes"], 0)
-            client.close()
-
-    def test_keys_are_renewed_in_the_middle(self) -> None:
-        for hybrid in (True, False):
-            client, value = self.client(hybrid), os.urandom(3 * 1024 * 1024)
-            client.put_pieces("python/renewed", self.renewing(client, value))
-            pieces = []
-            for piece in client.get_pieces("python/renewed"):
-                client.rekey()
-                pieces.append(piece)
-            self.assertEqual(b"".join(pieces), value)
-            client.settle()
-            self.assertGreater(client.channel.epoch, 1)
-            client.close()
-
-    def renewing(self, client: Client, value: bytes):
-        for start in range(0, len(value), 100_000):
-            client.rekey()
-            yield value[start : start + 100_000]
 
 
 if __name__ == "__main__":
