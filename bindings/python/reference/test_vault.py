@@ -43,7 +43,7 @@ from vault_header import (
 )
 
 VECTORS = Path(__file__).resolve().parents[3] / "testvectors" / "vault"
-FAULTS = {"damaged": Damaged, "newer": Newer}
+FAULTS = {"damaged": Damaged, "newer": Newer, "planted": HeaderError}
 
 
 def vector(name: str) -> dict:
@@ -65,8 +65,8 @@ def encode(slots: list[Slot], front: bytes, root: bytes, count: int | None = Non
     """A header with these slots; `front` is what stands before their number in another one."""
     body = front[FRONT:] + bytes([len(slots) if count is None else count])
     for slot in slots:
-        body += bytes([slot.kind, slot.id, slot.sealed]) + slot.made_ms.to_bytes(8) + len(slot.parameters).to_bytes(2)
-        body += slot.parameters + slot.check + slot.public + slot.root
+        body += bytes([slot.kind, slot.id, slot.wrap()]) + slot.made_ms.to_bytes(8) + len(slot.parameters).to_bytes(2)
+        body += slot.parameters + slot.check + slot.public + slot.root + slot.voucher
     return signed(front[:16] + len(body).to_bytes(4) + body, root)
 
 
@@ -113,7 +113,7 @@ class Vectors(Case):
         for slot, given in zip(header.slots, self.v["slots"], strict=True):
             for name in ("kind", "id", "sealed", "made_ms"):
                 self.assertEqual(getattr(slot, name), given[name], name)
-            for name, field in (("check", "check"), ("parameters", "parameters"), ("root", "root"), ("public", "exchange_public")):
+            for name, field in (("check", "check"), ("parameters", "parameters"), ("root", "root"), ("voucher", "voucher"), ("public", "exchange_public")):
                 self.assertEqual(getattr(slot, name).hex(), given[field], name)
             self.assertEqual(slot.context(header.vault_id).hex(), given["context"])
             key = kdf(bytes.fromhex(given["secret"]), "slot key", bytes.fromhex(given["context"]), 32)
@@ -247,7 +247,7 @@ class Attacks(Case):
             self.encoded(slots[0], slots[1], count=1),
             self.encoded(replace(slots[0], kind=0)),
             self.encoded(replace(slots[0], kind=7)),
-            self.encoded(replace(slots[0], sealed=2)),
+            self.encoded(replace(slots[0], sealed=4)),
             self.encoded(replace(slots[0], sealed=True)),
             self.encoded(replace(password, parameters=bytes(1025))),
         ]
@@ -292,22 +292,24 @@ class Attacks(Case):
         small_order = replace(sealed, root=bytes(32) + sealed.root[32:])
         self.refused(Damaged, lambda: Header.parse(self.encoded(small_order)).with_secret(secret))
 
-    def test_a_sealed_key_says_nothing_of_who_sealed_it(self) -> None:
-        """Whoever can write the header can plant a root key: a reader must not take an opened header for the owner's.
-
-        It opens none of the keys that were wrapped before, so a vault with its stores is noticed by them.
-        """
+    def test_nobody_seals_a_root_key_without_the_slots_voucher(self) -> None:
+        """Whoever can write the header knows every public key in it, and no vouch key."""
         slot, root, space = self.header.slots[1], os.urandom(32), os.urandom(32)
         secret, ephemeral = bytes.fromhex(self.v["slots"][1]["secret"]), os.urandom(32)
         mine = sodium.crypto_scalarmult_base(ephemeral)
         kx = blake2b(sodium.crypto_scalarmult(ephemeral, slot.public) + mine + slot.public, 64)
-        key, context = kdf(kx, "slot seal", b"", 32), slot.context(self.header.vault_id)
-        planted = replace(slot, root=mine + sealed_as(key, "slot sealed root", context, root, os.urandom(24)))
-        data = encode([planted], self.data[:145], root)
-        self.refused(Damaged, lambda: Header.parse(data).with_secret(secret), "the system space is not wrapped under it")
+        context = slot.context(self.header.vault_id)
         wrapped = sealed_as(root, "root space", self.data[20:36] + self.data[53:73], space, os.urandom(24))
-        keys = Header.parse(encode([planted], self.data[:73] + wrapped, root)).with_secret(secret)
-        self.assertEqual((keys.root, keys.system_space), (root, space))
+        for guess in (b"", bytes(32), os.urandom(32)):
+            key = kdf(kx, "slot seal", guess, 32)
+            sealed = mine + sealed_as(key, "slot sealed root", context, root, os.urandom(24))
+            for voucher in (slot.voucher, b"", sealed_as(root, "root vouch", context, bytes(32), os.urandom(24))):
+                data = encode([replace(slot, root=sealed, voucher=voucher)], self.data[:73] + wrapped, root)
+                self.refused(Damaged, lambda: Header.parse(data).with_secret(secret))  # noqa: B023
+        vouch = kdf(kdf(secret, "slot key", context, 32), "slot vouch", b"", 32)
+        sealed = mine + sealed_as(kdf(kx, "slot seal", vouch, 32), "slot sealed root", context, root, os.urandom(24))
+        keys = Header.parse(encode([replace(slot, root=sealed)], self.data[:73] + wrapped, root)).with_secret(secret)
+        self.assertEqual((keys.root, keys.system_space), (root, space), "the control: with it, one can")
 
     def test_rubbish_raises_nothing_else(self) -> None:
         chance = random.Random(6)

@@ -121,12 +121,17 @@ class Slot:
     check: bytes
     public: bytes
     root: bytes
+    voucher: bytes
 
     @staticmethod
     def read(reader: Reader) -> Slot:
         kind, slot_id, wrap, made_ms, size = (reader.number(n) for n in (1, 1, 1, 8, 2))
-        need(kind in KINDS | RESERVED and wrap in (0, 1) and size <= MAX_PARAMETERS, "a slot of an unknown kind, wrap or size")
-        return Slot(kind, slot_id, wrap == 1, made_ms, *(reader.take(n) for n in (size, 16, 32, SEALED if wrap else WRAPPED)))
+        need(kind in KINDS | RESERVED and wrap in range(4) and size <= MAX_PARAMETERS, "a slot of an unknown kind, wrap or size")
+        sizes = (size, 16, 32, SEALED if wrap & 1 else WRAPPED, WRAPPED if wrap & 2 else 0)
+        return Slot(kind, slot_id, bool(wrap & 1), made_ms, *(reader.take(n) for n in sizes))
+
+    def wrap(self) -> int:
+        return self.sealed | (2 if self.voucher else 0)
 
     def stretching(self) -> tuple[int, int, int, bytes]:
         """Memory in MiB, passes, lanes, salt."""
@@ -145,12 +150,13 @@ class Slot:
         need(same(kdf(key, "slot check", b"", 16), self.check), "this opens no slot", WrongSecret)
         if not self.sealed:
             return unwrap(key, "slot root", self.context(vault_id), self.root)
-        ephemeral = self.root[:32]
+        need(bool(self.voucher), "nothing shows who sealed the root key to this slot")
+        ephemeral, vouch = self.root[:32], kdf(key, "slot vouch", b"", 32)
         try:
             kx = blake2b(agree(kdf(key, "slot exchange", b"", 32), ephemeral) + ephemeral + self.public, 64)
         except ChannelError as error:
             raise Damaged("a key is sealed to nobody") from error
-        return unwrap(kdf(kx, "slot seal", b"", 32), "slot sealed root", self.context(vault_id), self.root[32:])
+        return unwrap(kdf(kx, "slot seal", vouch, 32), "slot sealed root", self.context(vault_id), self.root[32:])
 
 
 # The header

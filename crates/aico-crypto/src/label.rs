@@ -43,6 +43,7 @@ labels! {
     SLOT_CHECK = "slot check";
     SLOT_EXCHANGE = "slot exchange";
     SLOT_SEAL = "slot seal";
+    SLOT_VOUCH = "slot vouch";
     RECOVERY_SLOT = "recovery slot";
     RECOVERY_CHECK = "recovery check";
     HEADER = "vault header";

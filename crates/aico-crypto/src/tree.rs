@@ -7,7 +7,9 @@ use crate::aead::{open_random, seal_random};
 use crate::kdf::{kdf, same_bytes};
 use crate::sign::SigningKey;
 use crate::wrap::{WRAPPED_BYTES, unwrap, wrap};
-use crate::{EphemeralSecret, Error, IdentitySecret, Label, PublicKey, Random, Secret, Signature, SignatureLabel};
+use crate::{
+    EphemeralSecret, Error, IdentitySecret, KxSecret, Label, PublicKey, Random, Secret, Signature, SignatureLabel,
+};
 
 macro_rules! key {
     ($(#[$doc:meta])* $name:ident) => {
@@ -105,7 +107,14 @@ key! {
     random LockedKey
 }
 
+key! {
+    /// What a slot and every root key of its vault share: a root key that is sealed to the slot comes from somebody who had
+    /// the one before.
+    VouchKey
+}
+
 wraps!(SlotKey => RootKey as "slot root", wrap_root, unwrap_root);
+wraps!(RootKey => VouchKey as "root vouch", wrap_vouch, unwrap_vouch);
 wraps!(RootKey => SpaceKey as "root space", wrap_space, unwrap_space);
 wraps!(SpaceKey => LogKey as "space log", wrap_log, unwrap_log);
 wraps!(SpaceKey => PseudonymKey as "space pseudonym", wrap_pseudonym, unwrap_pseudonym);
@@ -160,11 +169,17 @@ impl SlotKey {
         Ok(*self.exchange_secret()?.public())
     }
 
+    /// The slot's key to vouch with; the header keeps it wrapped under the root key.
+    #[must_use]
+    pub fn vouch_key(&self) -> VouchKey {
+        VouchKey(kdf(self.0.bytes(), Label::SLOT_VOUCH, &[]))
+    }
+
     /// Opens what [`seal_root_to_slot`] sealed to this slot.
     pub fn open_sealed_root(&self, sealed: &[u8; SEALED_ROOT_BYTES], context: &[u8]) -> Result<RootKey, Error> {
         let (ephemeral, wrapped) = sealed.split_first_chunk::<32>().ok_or(Error::Failed)?;
         let shared = self.exchange_secret()?.agree_as_responder(ephemeral)?;
-        unwrap(&kdf(shared.bytes(), Label::SLOT_SEAL, &[]), SEALED_ROLE, context, wrapped).map(RootKey)
+        unwrap(&seal_key(&shared, &self.vouch_key()), SEALED_ROLE, context, wrapped).map(RootKey)
     }
 
     fn exchange_secret(&self) -> Result<EphemeralSecret, Error> {
@@ -177,8 +192,11 @@ pub const SEALED_ROOT_BYTES: usize = 32 + WRAPPED_BYTES;
 const SEALED_ROLE: &str = "slot sealed root";
 
 /// Seals a root key to the public key of a slot whose secret is not at hand: `ephemeral key(32) ‖ wrapped key(72)`.
+///
+/// The public key alone would let anybody seal a key of theirs: `vouch` shows the slot's owner that it is the vault's.
 pub fn seal_root_to_slot(
     slot: &[u8; 32],
+    vouch: &VouchKey,
     root: &RootKey,
     context: &[u8],
     random: &dyn Random,
@@ -186,8 +204,12 @@ pub fn seal_root_to_slot(
     let ephemeral = EphemeralSecret::from_seed(Secret::make(random)?)?;
     let public = *ephemeral.public();
     let shared = ephemeral.agree_as_initiator(slot)?;
-    let wrapped = wrap(&kdf(shared.bytes(), Label::SLOT_SEAL, &[]), SEALED_ROLE, context, &root.0, random)?;
+    let wrapped = wrap(&seal_key(&shared, vouch), SEALED_ROLE, context, &root.0, random)?;
     [public.as_slice(), &wrapped].concat().try_into().map_err(|_| Error::Failed)
+}
+
+fn seal_key(shared: &KxSecret, vouch: &VouchKey) -> Secret<32> {
+    kdf(shared.bytes(), Label::SLOT_SEAL, &[vouch.0.bytes()])
 }
 
 impl RootKey {
@@ -409,7 +431,12 @@ mod tests {
     fn a_root_key_can_be_sealed_to_a_slot_and_nobody_else() {
         let (root, secret) = (RootKey::make(&OsRandom).unwrap(), SlotSecret::make(&OsRandom).unwrap());
         let slot = secret.slot_key(b"slot");
-        let sealed = seal_root_to_slot(&slot.exchange_public().unwrap(), &root, b"slot", &OsRandom).unwrap();
+        let sealed =
+            seal_root_to_slot(&slot.exchange_public().unwrap(), &slot.vouch_key(), &root, b"slot", &OsRandom).unwrap();
+        // Whoever has the public key and not what vouches seals nothing that the slot opens.
+        let stranger = SlotSecret::make(&OsRandom).unwrap().slot_key(b"slot").vouch_key();
+        let forged = seal_root_to_slot(&slot.exchange_public().unwrap(), &stranger, &root, b"slot", &OsRandom).unwrap();
+        assert!(slot.open_sealed_root(&forged, b"slot").is_err());
         assert!(slot.open_sealed_root(&sealed, b"slot").unwrap().is_same(&root));
         assert!(slot.open_sealed_root(&sealed, b"other").is_err());
         assert!(SlotSecret::make(&OsRandom).unwrap().slot_key(b"slot").open_sealed_root(&sealed, b"slot").is_err());
@@ -418,7 +445,10 @@ mod tests {
             changed[at] ^= 1;
             assert!(slot.open_sealed_root(&changed, b"slot").is_err(), "byte {at}");
         }
-        assert!(seal_root_to_slot(&[0; 32], &root, b"slot", &OsRandom).is_err(), "a public key of small order");
+        assert!(
+            seal_root_to_slot(&[0; 32], &slot.vouch_key(), &root, b"slot", &OsRandom).is_err(),
+            "a public key of small order"
+        );
     }
 
     #[test]

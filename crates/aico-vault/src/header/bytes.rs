@@ -146,13 +146,14 @@ fn decode_slots(rest: &mut Reader<'_>, format: u16) -> Result<Vec<Slot>, Error> 
 }
 
 fn encode_slot(slot: &Slot, out: &mut Vec<u8>) {
-    out.extend_from_slice(&[slot.kind.to_byte(), slot.id.0, slot.root.code()]);
+    out.extend_from_slice(&[slot.kind.to_byte(), slot.id.0, slot.wrap_code()]);
     out.extend_from_slice(&slot.created_ms.to_be_bytes());
     out.extend_from_slice(&(slot.parameters.len() as u16).to_be_bytes());
     out.extend_from_slice(&slot.parameters);
     out.extend_from_slice(&slot.check);
     out.extend_from_slice(&slot.exchange);
     out.extend_from_slice(slot.root.bytes());
+    slot.voucher.iter().for_each(|voucher| out.extend_from_slice(voucher));
 }
 
 fn decode_slot(rest: &mut Reader<'_>, format: u16) -> Result<Slot, Error> {
@@ -167,9 +168,11 @@ fn decode_slot(rest: &mut Reader<'_>, format: u16) -> Result<Slot, Error> {
         exchange: rest.take()?,
         root: match wrap {
             0 => WrappedRoot::UnderSlotKey(rest.take()?),
-            1 if format > FIRST_FORMAT => WrappedRoot::SealedToSlot(rest.take()?),
+            2 if format > FIRST_FORMAT => WrappedRoot::UnderSlotKey(rest.take()?),
+            1 | 3 if format > FIRST_FORMAT => WrappedRoot::SealedToSlot(rest.take()?),
             _ => return Err(damaged("a slot has an unknown wrap")),
         },
+        voucher: if wrap > 1 { Some(rest.take()?) } else { None },
     })
 }
 

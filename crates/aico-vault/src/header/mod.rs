@@ -205,7 +205,7 @@ impl Header {
             let context = space_context(&next.vault, &next.system.id, next.system.epoch);
             next.system.wrapped_key = new.wrap_space(&key, &context, random)?;
             for slot in &mut next.slots {
-                *slot = slot.with_root(&next.vault, new, known, random)?;
+                *slot = slot.with_root(&next.vault, (old, new), known, random)?;
             }
             Ok(())
         })?;
@@ -214,7 +214,8 @@ impl Header {
         Ok(())
     }
 
-    /// Wraps the root key under the key of a slot that it was only sealed to; false where there is nothing to do.
+    /// Wraps the root key under the key of a slot that it was only sealed to, and gives a slot of an older version its
+    /// voucher; false where there is nothing to do.
     pub fn rewrap(
         &mut self,
         root: &RootKey,
@@ -223,7 +224,7 @@ impl Header {
         random: &dyn Random,
     ) -> Result<bool, Error> {
         let slot = self.slot(id)?;
-        if !slot.is_sealed() {
+        if !slot.is_to_be_renewed() {
             return Ok(false);
         }
         let wrapped = slot.wrapped(&self.vault, secret, root, random)?;

@@ -14,6 +14,9 @@ pub(super) const EXCHANGE_BYTES: usize = 32;
 /// The most bytes that an unlock method may keep in its slot. Our choice: a sealed TPM object has about 400.
 pub(super) const MAX_PARAMETER_BYTES: usize = 1024;
 
+const UNVOUCHED: &str = "a slot of an older version has not been used by this one yet, so a new root key cannot be given to it: \
+                         open the vault by it once, or remove it";
+
 /// How a slot's secret is kept. This version uses the first four; a header with the others is read and written as it
 /// is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -107,14 +110,11 @@ pub(super) enum WrappedRoot {
     SealedToSlot([u8; SEALED_ROOT_BYTES]),
 }
 
-impl WrappedRoot {
-    pub(super) fn code(&self) -> u8 {
-        match self {
-            Self::UnderSlotKey(_) => 0,
-            Self::SealedToSlot(_) => 1,
-        }
-    }
+/// The slot's key to vouch with, under the root key. A slot that was made before there was one, and not used since, has
+/// none.
+pub(super) type Voucher = Option<[u8; WRAPPED_BYTES]>;
 
+impl WrappedRoot {
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
             Self::UnderSlotKey(bytes) => bytes,
@@ -156,6 +156,7 @@ pub struct Slot {
     pub(super) check: [u8; CHECK_BYTES],
     pub(super) exchange: [u8; EXCHANGE_BYTES],
     pub(super) root: WrappedRoot,
+    pub(super) voucher: Voucher,
 }
 
 impl Slot {
@@ -183,6 +184,7 @@ impl Slot {
             check: key.check_value(),
             exchange: key.exchange_public()?,
             root: WrappedRoot::UnderSlotKey(key.wrap_root(root, &context, random)?),
+            voucher: Some(root.wrap_vouch(&key.vouch_key(), &context, random)?),
         })
     }
 
@@ -222,11 +224,24 @@ impl Slot {
         self.kind.is_usable()
     }
 
+    /// How the root key and the voucher stand in the header.
+    pub(super) fn wrap_code(&self) -> u8 {
+        match (&self.root, &self.voucher) {
+            (WrappedRoot::UnderSlotKey(_), None) => 0,
+            (WrappedRoot::SealedToSlot(_), None) => 1,
+            (WrappedRoot::UnderSlotKey(_), Some(_)) => 2,
+            (WrappedRoot::SealedToSlot(_), Some(_)) => 3,
+        }
+    }
+
     /// The same slot with another root key, without its secret.
-    fn resealed(&self, vault: &VaultId, root: &RootKey, random: &dyn Random) -> Result<Self, Error> {
+    fn resealed(&self, vault: &VaultId, old: &RootKey, new: &RootKey, random: &dyn Random) -> Result<Self, Error> {
         let context = context(vault, self.id, self.kind, &self.parameters);
-        let sealed = seal_root_to_slot(&self.exchange, root, &context, random)?;
-        Ok(Self { root: WrappedRoot::SealedToSlot(sealed), ..self.clone() })
+        let voucher = self.voucher.ok_or(Error::Refused(UNVOUCHED))?;
+        let vouch = old.unwrap_vouch(&voucher, &context).map_err(|_| damaged("a slot's voucher does not open"))?;
+        let sealed = seal_root_to_slot(&self.exchange, &vouch, new, &context, random)?;
+        let voucher = Some(new.wrap_vouch(&vouch, &context, random)?);
+        Ok(Self { root: WrappedRoot::SealedToSlot(sealed), voucher, ..self.clone() })
     }
 
     /// The same slot with the root key under its own key.
@@ -242,26 +257,28 @@ impl Slot {
         if !key.matches(&self.check) {
             return Err(Error::Misuse("the secret of another slot"));
         }
-        Ok(Self { root: WrappedRoot::UnderSlotKey(key.wrap_root(root, &context, random)?), ..self.clone() })
+        let root_wrapped = WrappedRoot::UnderSlotKey(key.wrap_root(root, &context, random)?);
+        let voucher = Some(root.wrap_vouch(&key.vouch_key(), &context, random)?);
+        Ok(Self { root: root_wrapped, voucher, ..self.clone() })
     }
 
     /// The same slot with another root key, by its secret if that is `known`.
     pub(super) fn with_root(
         &self,
         vault: &VaultId,
-        root: &RootKey,
+        (old, new): (&RootKey, &RootKey),
         known: &[(SlotId, SlotSecret)],
         random: &dyn Random,
     ) -> Result<Self, Error> {
         match known.iter().find(|(id, _)| *id == self.id) {
-            Some((_, secret)) => self.wrapped(vault, secret, root, random),
-            None => self.resealed(vault, root, random),
+            Some((_, secret)) => self.wrapped(vault, secret, new, random),
+            None => self.resealed(vault, old, new, random),
         }
     }
 
-    /// Whether the root key should be wrapped anew, now that the secret is at hand.
-    pub(super) fn is_sealed(&self) -> bool {
-        matches!(self.root, WrappedRoot::SealedToSlot(_))
+    /// Whether the slot should be written anew, now that its secret is at hand.
+    pub(super) fn is_to_be_renewed(&self) -> bool {
+        matches!(self.root, WrappedRoot::SealedToSlot(_)) || self.voucher.is_none()
     }
 
     pub(super) fn unwrap_root(&self, vault: &VaultId, secret: &SlotSecret) -> Result<RootKey, Error> {
@@ -279,6 +296,11 @@ impl Slot {
         }
         let root = match &self.root {
             WrappedRoot::UnderSlotKey(wrapped) => key.unwrap_root(wrapped, &context),
+            // Sealed before sealing was vouched for: anybody could have made it.
+            WrappedRoot::SealedToSlot(_) if self.voucher.is_none() => {
+                let text = "nothing shows who sealed the root key to this slot; open the vault by another one and set this anew";
+                return Err(Error::Locked(text.to_owned()));
+            }
             WrappedRoot::SealedToSlot(sealed) => key.open_sealed_root(sealed, &context),
         };
         root.map_err(|_| damaged(format!("{} does not open under its own secret", self.id)))

@@ -117,6 +117,58 @@ fn a_new_root_key_reaches_every_slot_and_an_old_header_opens_with_the_old_one_on
     assert!(header.rewrite(&old).is_err(), "the old root key changes nothing any more");
 }
 
+/// Somebody who can write the folder and has no secret makes a vault of their own behind the owner's password.
+#[test]
+fn a_header_that_a_stranger_sealed_to_a_slots_public_key_does_not_open() {
+    let (mut header, file) = example();
+    let root = header.unlock(SlotId(1), &file).unwrap();
+    let password = SlotSecret::make(&OsRandom).unwrap();
+    header.add_slot(&root, &password_slot(2, &password), 1, &OsRandom).unwrap();
+    // All that the stranger sees of the slot, and a root key of the stranger's own.
+    let (mut theirs, their_file) = example();
+    let their_root = theirs.unlock(SlotId(1), &their_file).unwrap();
+    let seen = header.slots()[1].clone();
+    let their_own = SlotSecret::make(&OsRandom).unwrap();
+    theirs.vault = header.vault;
+    let mut forged = Slot::make(&header.vault, &password_slot(2, &their_own), 1, &their_root, &OsRandom).unwrap();
+    (forged.check, forged.exchange, forged.parameters) = (seen.check, seen.exchange, seen.parameters);
+    theirs.slots.push(forged);
+    let new = RootKey::make(&OsRandom).unwrap();
+    let known = [(SlotId(1), their_file)];
+    theirs.slots.remove(0);
+    theirs.system.wrapped_key = their_root
+        .wrap_space(&SpaceKey::make(&OsRandom).unwrap(), &space_context(&theirs.vault, &theirs.system.id, 0), &OsRandom)
+        .unwrap();
+    theirs.authenticate(&their_root);
+    theirs.rotate(&their_root, &new, &known, &OsRandom).unwrap();
+    let planted = Header::decode(&theirs.encode()).unwrap();
+    assert!(planted.unlock(SlotId(2), &password).is_err(), "the owner's password opens somebody else's vault");
+
+    // Without a voucher at all: as an unreleased version of this program sealed.
+    assert!(planted.slots[0].voucher.is_some());
+    theirs.slots[0].voucher = None;
+    theirs.authenticate(&new);
+    let planted = Header::decode(&theirs.encode()).unwrap();
+    assert!(matches!(planted.unlock(SlotId(2), &password), Err(Error::Locked(_))));
+}
+
+#[test]
+fn a_slot_without_a_voucher_gets_one_when_it_is_used_and_no_new_root_key_before() {
+    let (mut header, file) = example();
+    let root = header.unlock(SlotId(1), &file).unwrap();
+    let password = SlotSecret::make(&OsRandom).unwrap();
+    header.add_slot(&root, &password_slot(2, &password), 1, &OsRandom).unwrap();
+    header.slots[1].voucher = None;
+    header.authenticate(&root);
+    let mut header = Header::decode(&header.encode()).unwrap();
+    let new = RootKey::make(&OsRandom).unwrap();
+    let refused = header.rotate(&root, &new, &[(SlotId(1), file)], &OsRandom);
+    assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
+    assert!(header.unlock(SlotId(2), &password).is_ok(), "nothing was changed");
+    assert!(header.rewrap(&root, SlotId(2), &password, &OsRandom).unwrap());
+    assert!(!header.rewrap(&root, SlotId(2), &password, &OsRandom).unwrap());
+}
+
 #[test]
 fn the_key_file_goes_only_when_a_person_holds_a_way_in() {
     let (mut header, file) = example();

@@ -77,8 +77,8 @@ fn words(code: &[u8; 16]) -> Vec<&'static str> {
 const PASSWORD: &str = "Gr\u{fc}\u{df}e, 1995";
 const COST: [u32; 3] = [64, 1, 4];
 
-/// Id, kind, secret, parameters, sealed.
-type SlotParts<'a> = (u8, u8, &'a [u8], Vec<u8>, bool);
+/// Id, kind, secret, parameters, wrap.
+type SlotParts<'a> = (u8, u8, &'a [u8], Vec<u8>, u8);
 
 struct Secrets {
     key_file: [u8; 32],
@@ -118,10 +118,10 @@ impl Secrets {
 
     fn slots(&self) -> [SlotParts<'_>; 4] {
         [
-            (1, 1, &self.key_file, Vec::new(), false),
-            (2, 2, &self.keyring, Vec::new(), true),
-            (3, 3, &self.password, self.parameters(), false),
-            (7, 4, &self.recovery, Vec::new(), false),
+            (1, 1, &self.key_file, Vec::new(), 2),
+            (2, 2, &self.keyring, Vec::new(), 3),
+            (3, 3, &self.password, self.parameters(), 2),
+            (7, 4, &self.recovery, Vec::new(), 0),
         ]
     }
 }
@@ -131,30 +131,36 @@ fn x25519_public(secret: &[u8]) -> [u8; 32] {
     x25519_dalek::PublicKey::from(&x25519_dalek::StaticSecret::from(secret)).to_bytes()
 }
 
-fn slot(secrets: &Secrets, (id, kind, secret, parameters, sealed): SlotParts<'_>) -> (Value, Vec<u8>) {
+fn slot(secrets: &Secrets, (id, kind, secret, parameters, wrap_code): SlotParts<'_>) -> (Value, Vec<u8>) {
     let context = [secrets.vault.as_slice(), &[id, kind], &parameters].concat();
     let key = kdf(secret, "slot key", &context, 32);
     let check = kdf(&key, "slot check", b"", 16);
     let exchange = kdf(&key, "slot exchange", b"", 32);
     let public = x25519_public(&exchange);
+    let vouch = kdf(&key, "slot vouch", b"", 32);
+    let sealed = wrap_code & 1 == 1;
     let root = if sealed {
         let ephemeral: [u8; 32] = fixed("slot 2 ephemeral");
         let shared = x25519_dalek::StaticSecret::from(ephemeral).diffie_hellman(&public.into());
         let ours = x25519_public(&ephemeral);
         let kx = blake2b(64, &[], &[shared.as_bytes().as_slice(), &ours, &public].concat());
-        let wrapping = kdf(&kx, "slot seal", b"", 32);
+        let wrapping = kdf(&kx, "slot seal", &vouch, 32);
         [ours.to_vec(), wrap(&wrapping, "slot sealed root", &context, &secrets.root, "slot 2 nonce")].concat()
     } else {
         wrap(&key, "slot root", &context, &secrets.root, &format!("slot {id} nonce"))
     };
     let made = 1_795_436_482_000 + u64::from(id);
-    let (made_bytes, start) = (made.to_be_bytes(), [kind, id, u8::from(sealed)]);
+    let (made_bytes, start) = (made.to_be_bytes(), [kind, id, wrap_code]);
     let length = u16::try_from(parameters.len()).unwrap().to_be_bytes();
-    let parts: [&[u8]; 7] = [&start, &made_bytes, &length, &parameters, &check, &public, &root];
+    let voucher = match wrap_code {
+        0 => Vec::new(),
+        _ => wrap(&secrets.root, "root vouch", &context, &vouch, &format!("slot {id} voucher nonce")),
+    };
+    let parts: [&[u8]; 8] = [&start, &made_bytes, &length, &parameters, &check, &public, &root, &voucher];
     let value = json!({
         "id": id, "kind": kind, "secret": hex(secret), "parameters": hex(&parameters), "context": hex(&context),
         "slot_key": hex(&key), "check": hex(&check), "exchange_secret": hex(&exchange), "exchange_public": hex(&public),
-        "sealed": sealed, "root": hex(&root), "made_ms": made,
+        "sealed": sealed, "vouch_key": hex(&vouch), "voucher": hex(&voucher), "root": hex(&root), "made_ms": made,
     });
     (value, parts.concat())
 }
@@ -200,7 +206,42 @@ fn header() -> Value {
         bytes[at] ^= 1;
         bytes
     };
+    let planted = |wrap_code: u8| {
+        // Everything but the slot's secret, and a root key of somebody else's.
+        let theirs = Secrets { root: fixed("another root key"), ..Secrets::new() };
+        let (_, mut slot) = slot(&theirs, (2, 2, &theirs.keyring, Vec::new(), wrap_code));
+        if wrap_code == 3 {
+            // Sealed to the public key with a vouch key that is not the slot's.
+            let public: [u8; 32] = unhex(&slots[1]["exchange_public"]).try_into().unwrap();
+            let ephemeral: [u8; 32] = fixed("a stranger's ephemeral");
+            let shared = x25519_dalek::StaticSecret::from(ephemeral).diffie_hellman(&public.into());
+            let ours = x25519_public(&ephemeral);
+            let kx = blake2b(64, &[], &[shared.as_bytes().as_slice(), &ours, &public].concat());
+            let key = kdf(&kx, "slot seal", &fixed::<32>("a stranger's vouch key"), 32);
+            let context = unhex(&slots[1]["context"]);
+            let sealed = wrap(&key, "slot sealed root", &context, &theirs.root, "a stranger's nonce");
+            let end = slot.len() - 72;
+            slot.splice(end - 104..end, [ours.as_slice(), &sealed].concat());
+        }
+        let wrapped = wrap(&theirs.root, "root space", &place, &theirs.space, "space nonce");
+        let count = [1];
+        let parts: [&[u8]; 4] = [&body[..53], &wrapped, &count, &slot];
+        let body = parts.concat();
+        let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+        finish(&[&front[..16], &length, &body].concat(), &theirs.root)
+    };
+    let unvouched = {
+        let mut header = planted(1);
+        // As a version without vouchers wrote it: what wrap 1 says, and no voucher.
+        let end = header.len() - 64 - 72;
+        header.drain(end..header.len() - 64);
+        let length = u32::try_from(header.len() - 64 - 20).unwrap().to_be_bytes();
+        header.splice(16..20, length);
+        finish(&header[..header.len() - 64], &fixed::<32>("another root key"))
+    };
     let refused = [
+        ("planted", "a root key that a stranger sealed to slot 2, whose secret is to be tried", planted(3), "planted"),
+        ("unvouched", "the same without a voucher, as unreleased versions sealed", unvouched, "planted"),
         ("cut", "the last byte is missing", good[..good.len() - 1].to_vec(), "damaged"),
         ("longer", "a byte behind the end", [good.as_slice(), &[0]].concat(), "damaged"),
         ("magic", "another file", flipped(0), "damaged"),
@@ -513,6 +554,11 @@ fn the_code_reads_the_header_of_the_vectors() {
     assert!(matches!(wrong, Err(Error::WrongPassword)), "{wrong:?}");
     for bad in vectors["refused"].as_array().unwrap() {
         let bytes = unhex(&bad["header"]);
+        if bad["is"] == "planted" {
+            let opened = Header::decode(&bytes).unwrap().unlock(SlotId(2), &from(&secrets.keyring));
+            assert!(opened.is_err(), "{}: somebody else's vault opens", bad["name"]);
+            continue;
+        }
         let error =
             Header::decode(&bytes).and_then(|header| header.unlock(SlotId(1), &from(&secrets.key_file)).map(drop));
         match bad["is"].as_str().unwrap() {

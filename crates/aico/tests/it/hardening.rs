@@ -124,7 +124,7 @@ fn keys(home: &Home) -> BTreeMap<String, Vec<u8>> {
         let slot = &header[at..];
         let length = usize::from(u16::from_be_bytes([slot[11], slot[12]]));
         let (parameters, rest) = slot[13..].split_at(length);
-        at += 13 + length + 16 + 32 + if slot[2] == 0 { 72 } else { 104 };
+        at += 13 + length + 16 + 32 + [72, 104, 144, 176][usize::from(slot[2])];
         if slot[0] != 3 {
             continue;
         }
