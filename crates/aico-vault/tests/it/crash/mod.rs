@@ -18,7 +18,7 @@ use disk::{Disk, Fault, Numbers, Tree, Unsynced};
 
 const CHILD: &str = "AICO_TEST_CRASH_CHILD";
 /// Injections of the bounded part.
-const FEW: usize = 240;
+const FEW: usize = 150;
 /// For one scene or one check. Longer is a hang.
 const PATIENCE: Duration = Duration::from_secs(60);
 const SCENES: [&str; 6] = ["set-up", "values", "keys", "lock", "migration", "log"];
