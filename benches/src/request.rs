@@ -1,6 +1,7 @@
 //! One request over the Unix socket, with the channel and without it.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,9 @@ use crate::timing::Rounds;
 
 const SIZES: [usize; 2] = [1024, 64 * 1024];
 const ROUNDS: usize = 60;
-const PUTS: u32 = 15;
+/// Short turns: one write to the disk may take ten times as long as the next.
+const PUT_TURNS: usize = 4;
+const PUTS: u32 = 3;
 const GETS: u32 = 60;
 const BARE_ROUNDS: usize = 150;
 const BARE_BATCH: u32 = 50;
@@ -29,13 +32,15 @@ const BARE_BATCH: u32 = 50;
 pub fn run() -> Result<Report> {
     let mut report = Report::default();
     let head = ["", "with the channel", "without", "with / without"];
-    let mut rows = Vec::new();
+    let (mut rows, mut slept) = (Vec::new(), Vec::new());
     for bytes in SIZES {
         let bare = bare(bytes)?;
         rows.push(row(&format!("echo of {}", size(bytes)), &bare));
-        let [put, get] = with_store(bytes)?;
+        let ([put, get], switches) = with_store(bytes)?;
         rows.push(row(&format!("put {} into the store", size(bytes)), &put));
         rows.push(row(&format!("get {} from the store", size(bytes)), &get));
+        let counts = [0, 1].map(|side| format!("{:.1}", switches.nanos(side).median));
+        slept.push(std::iter::once(format!("get {}", size(bytes))).chain(counts).collect());
         if bytes == 1024 {
             report.at_most("put 1 KiB, with / without the channel", put.ratio(0, 1).median, 1.05, "");
             report.at_most("get 1 KiB, with / without the channel", get.ratio(0, 1).median, 1.05, "");
@@ -43,6 +48,8 @@ pub fn run() -> Result<Report> {
     }
     report.line("Server and client in one process, mean of a batch, median of the batches:");
     report.table(&head, &rows);
+    report.line("How often a thread of either side was switched away from, for one get:");
+    report.table(&["", "with the channel", "without"], &slept);
     report.line("The same requests to a backend that `aico up` started, with the channel, as it always is:");
     report.table(&["", "1 KiB", "64 KiB"], &real()?);
     Ok(report)
@@ -80,29 +87,47 @@ fn bare(bytes: usize) -> Result<Rounds> {
     Ok(rounds)
 }
 
-/// Puts and gets of a value of `bytes`, with a vault behind the socket.
-fn with_store(bytes: usize) -> Result<[Rounds; 2]> {
+/// Puts and gets of a value of `bytes`, with a vault behind the socket; and how often the threads of this process slept
+/// or were put to sleep for one get.
+fn with_store(bytes: usize) -> Result<([Rounds; 2], Rounds)> {
     let folder = folder()?;
-    let house: &'static House = Box::leak(Box::new(House::open(folder.path())?));
+    let house = Arc::new(House::open(folder.path())?);
     let value = vec![5; bytes];
-    let (mut secure, mut plain) = both(folder.path(), async |mut line: Line| {
-        loop {
-            serve_one(house, &mut line).await?;
+    let (mut secure, mut plain) = both(folder.path(), move |mut line: Line| {
+        let house = house.clone();
+        async move {
+            loop {
+                serve_one(&house, &mut line).await?;
+            }
         }
     })?;
-    let mut puts = Rounds::new(SIDES.into_iter());
-    let mut gets = Rounds::new(SIDES.into_iter());
+    let [mut puts, mut gets, mut switches] = [(); 3].map(|()| Rounds::new(SIDES.into_iter()));
     for _ in 0..ROUNDS {
-        for (side, client) in [&mut secure, &mut plain].into_iter().enumerate() {
-            puts.add(side, client.batch(PUTS, &async |line| put(line, &value).await)?);
+        for _ in 0..PUT_TURNS {
+            for (side, client) in [&mut secure, &mut plain].into_iter().enumerate() {
+                puts.add(side, client.batch(PUTS, &async |line| put(line, &value).await)?);
+            }
         }
         for (side, client) in [&mut secure, &mut plain].into_iter().enumerate() {
             // The log writes down what the puts left.
             thread::sleep(Duration::from_millis(40));
+            let before = context_switches()?;
             gets.add(side, client.batch(GETS, &async |line| get(line, value.len()).await)?);
+            switches.add_number(side, (context_switches()? - before) as f64 / f64::from(GETS));
         }
     }
-    Ok([puts, gets])
+    Ok(([puts, gets], switches))
+}
+
+/// Of all threads of this process, so far.
+fn context_switches() -> Result<u64> {
+    let mut sum = 0;
+    for thread in std::fs::read_dir("/proc/self/task")? {
+        let status = std::fs::read_to_string(thread?.path().join("status"))?;
+        let counts = status.lines().filter_map(|line| line.split_once("_ctxt_switches:"));
+        sum += counts.filter_map(|(_, count)| count.trim().parse::<u64>().ok()).sum::<u64>();
+    }
+    Ok(sum)
 }
 
 const PATH: &str = "diary/monday";
@@ -266,7 +291,7 @@ where
             let line = match channel {
                 None => Line::plain(stream),
                 Some(manner) => {
-                    let accepted = SecureStream::accept(stream, &manner, std::sync::Arc::new(Everybody)).await;
+                    let accepted = SecureStream::accept(stream, &manner, Arc::new(Everybody)).await;
                     Line::Secure(Box::new(accepted.expect("a handshake")))
                 }
             };

@@ -94,6 +94,11 @@ impl Rounds {
         self.nanos[side].push(took.as_nanos() as f64);
     }
 
+    /// Takes in another number than a time.
+    pub fn add_number(&mut self, side: usize, number: f64) {
+        self.nanos[side].push(number);
+    }
+
     pub fn names(&self) -> impl Iterator<Item = (usize, &'static str)> {
         self.names.iter().copied().enumerate()
     }
