@@ -1,0 +1,81 @@
+//! Tables as people read them.
+
+use std::fmt::Write;
+
+/// What one subcommand found.
+#[derive(Default)]
+pub struct Report {
+    pub text: String,
+    pub goals: Vec<Goal>,
+}
+
+/// What was wanted, and what came.
+pub struct Goal {
+    pub wanted: String,
+    pub found: String,
+    pub met: bool,
+}
+
+impl Report {
+    /// Adds a table; the first column is text, the others stand to the right.
+    pub fn table(&mut self, head: &[&str], rows: &[Vec<String>]) {
+        let rule = head.iter().enumerate().map(|(at, _)| if at == 0 { "---" } else { "---:" });
+        let _ = writeln!(self.text, "| {} |", head.join(" | "));
+        let _ = writeln!(self.text, "| {} |", rule.collect::<Vec<_>>().join(" | "));
+        for row in rows {
+            let _ = writeln!(self.text, "| {} |", row.join(" | "));
+        }
+        self.text.push('\n');
+    }
+
+    pub fn line(&mut self, text: &str) {
+        let _ = writeln!(self.text, "{text}\n");
+    }
+
+    /// Notes a goal: a number that must be at most `limit`.
+    pub fn at_most(&mut self, what: &str, found: f64, limit: f64, unit: &str) {
+        let wanted = format!("{what}: at most {limit}{unit}");
+        self.goals.push(Goal { wanted, found: format!("{found:.2}{unit}"), met: found <= limit });
+    }
+
+    /// Notes a goal: a number that must be at least `limit`.
+    pub fn at_least(&mut self, what: &str, found: f64, limit: f64, unit: &str) {
+        let wanted = format!("{what}: at least {limit}{unit}");
+        self.goals.push(Goal { wanted, found: format!("{found:.2}{unit}"), met: found >= limit });
+    }
+
+    /// The tables, and under them the goals.
+    pub fn markdown(&self) -> String {
+        let mut whole = Self { text: self.text.clone(), goals: Vec::new() };
+        if !self.goals.is_empty() {
+            whole.table(&["goal", "found", ""], &self.goals.iter().map(Goal::row).collect::<Vec<_>>());
+        }
+        whole.text.trim_end().to_owned() + "\n"
+    }
+}
+
+impl Goal {
+    pub fn row(&self) -> Vec<String> {
+        let verdict = if self.met { "met" } else { "**missed**" };
+        vec![self.wanted.clone(), self.found.clone(), verdict.to_owned()]
+    }
+}
+
+/// Nanoseconds with a fitting unit.
+pub fn time(nanos: f64) -> String {
+    match nanos {
+        n if n < 1e3 => format!("{n:.0} ns"),
+        n if n < 1e5 => format!("{:.2} µs", n / 1e3),
+        n if n < 1e6 => format!("{:.0} µs", n / 1e3),
+        n if n < 1e9 => format!("{:.2} ms", n / 1e6),
+        n => format!("{:.2} s", n / 1e9),
+    }
+}
+
+pub fn size(bytes: usize) -> String {
+    match bytes {
+        b if b >= 1 << 20 => format!("{} MiB", b >> 20),
+        b if b >= 1 << 10 => format!("{} KiB", b >> 10),
+        b => format!("{b} B"),
+    }
+}
