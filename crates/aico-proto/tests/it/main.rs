@@ -3,6 +3,7 @@
 
 mod channel;
 mod handshake;
+mod model;
 mod network;
 mod record;
 mod sides;

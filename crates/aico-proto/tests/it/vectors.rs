@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::sides::{All, open, ready, seal, seal_control};
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
@@ -44,13 +44,13 @@ fn fixed(name: &str) -> [u8; 32] {
     Params::new().hash_length(32).hash(name.as_bytes()).as_bytes().try_into().unwrap()
 }
 
-fn h(k: u8, parts: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn h(k: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut personal = *b"AICO-HS1-th\0\0\0\0\0";
     personal[11] = k;
     Params::new().hash_length(64).personal(&personal).hash(&parts.concat()).as_bytes().to_vec()
 }
 
-fn kdf(key: &[u8], label: &str, context: &[u8], bytes: usize) -> Vec<u8> {
+pub(crate) fn kdf(key: &[u8], label: &str, context: &[u8], bytes: usize) -> Vec<u8> {
     let message = [&[label.len() as u8], label.as_bytes(), context].concat();
     Params::new().hash_length(bytes).key(key).hash(&message).as_bytes().to_vec()
 }
