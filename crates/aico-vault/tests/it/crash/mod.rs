@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use disk::{Disk, Fault, Numbers, Tree, Unsynced};
@@ -19,6 +19,7 @@ use disk::{Disk, Fault, Numbers, Tree, Unsynced};
 const CHILD: &str = "AICO_TEST_CRASH_CHILD";
 /// Injections of the bounded part.
 const FEW: usize = 150;
+const WORKERS: usize = 8;
 /// For one scene or one check. Longer is a hang.
 const PATIENCE: Duration = Duration::from_secs(60);
 const SCENES: [&str; 6] = ["set-up", "values", "keys", "lock", "migration", "log"];
@@ -115,15 +116,25 @@ fn read_tree(path: &Path) -> Tree {
     }
 }
 
-/// Each run has a folder of its own, so that nothing the kernel remembers of another is in it.
-struct Sweep<'a> {
-    disk: &'a Disk,
-    mount: &'a Path,
+/// A disk and the process that uses it. Each run has a folder of its own, so that nothing the kernel remembers of another
+/// is in it.
+struct Sweep {
     player: Player,
+    disk: Disk,
+    folder: tempfile::TempDir,
     runs: usize,
 }
 
-impl Sweep<'_> {
+impl Sweep {
+    fn new() -> Result<Self, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let mount = folder.path().join("disk");
+        std::fs::create_dir(&mount).unwrap();
+        let disk = Disk::mount(&mount)?;
+        scenes::write_paper(&mount);
+        Ok(Self { player: Player::start(), disk, folder, runs: 0 })
+    }
+
     fn lay(&mut self, tree: &Tree) -> String {
         self.runs += 1;
         let name = format!("run-{}", self.runs);
@@ -132,7 +143,7 @@ impl Sweep<'_> {
     }
 
     fn path(&self, name: &str) -> String {
-        self.mount.join(name).to_str().unwrap().to_owned()
+        self.folder.path().join("disk").join(name).to_str().unwrap().to_owned()
     }
 
     /// The vault as a scene begins with it, and how many calls the scene makes when nothing fails.
@@ -215,31 +226,25 @@ const KINDS: [(Fault, Option<Unsynced>); 9] = [
 
 #[test]
 fn a_disk_that_stops_fills_up_or_breaks_at_any_call_loses_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let mount = folder.path().join("disk");
-    std::fs::create_dir(&mount).unwrap();
-    let disk = match Disk::mount(&mount) {
-        Ok(disk) => disk,
+    let mut first = match Sweep::new() {
+        Ok(sweep) => sweep,
         Err(why) => {
             assert!(std::env::var_os("CI").is_none(), "no FUSE here: {why}");
             eprintln!("skipped: this machine gives no FUSE: {why}");
             return;
         }
     };
-    scenes::write_paper(&mount);
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let injections = number("AICO_CRASH_INJECTIONS").map_or(FEW, |count| count as usize);
     let seed = number("AICO_CRASH_SEED").unwrap_or_else(|| u64::from(std::process::id()) << 20 | 1);
     eprintln!("AICO_CRASH_SEED={seed}");
     let only = std::env::var("AICO_CRASH_SCENE").ok();
     let mut numbers = Numbers(seed);
-    let mut sweep = Sweep { disk: &disk, mount: &mount, player: Player::start(), runs: 0 };
     let mut prepared = BTreeMap::new();
     for scene in SCENES.into_iter().filter(|scene| only.as_deref().is_none_or(|only| only == *scene)) {
-        prepared.insert(scene, sweep.prepare(scene));
+        prepared.insert(scene, first.prepare(scene));
     }
     let calls: u64 = prepared.values().map(|(_, calls)| calls).sum();
-    let (mut made, mut wrong, mut per_scene) = (0, Vec::new(), BTreeMap::new());
     // With enough injections every call of every scene has its turn; with few, they are drawn.
     let mut turns: Vec<(&str, Case)> = Vec::new();
     if injections as u64 >= calls * KINDS.len() as u64 {
@@ -259,20 +264,26 @@ fn a_disk_that_stops_fills_up_or_breaks_at_any_call_loses_nothing() {
             Case { at: 1 + numbers.below(calls as usize) as u64, fault, unsynced, seed: numbers.next() },
         ));
     }
-    for (scene, case) in turns {
-        let start = &prepared[scene].0;
-        match sweep.inject(scene, start, case) {
-            None => {}
-            Some(result) => {
-                made += 1;
-                *per_scene.entry(scene).or_insert(0) += 1;
-                if let Err(error) = result {
-                    eprintln!("{scene} {case:?}: {error}");
-                    wrong.push((scene, case, error));
-                }
+    let (turns, found) = (Mutex::new(turns), Mutex::new((Vec::new(), BTreeMap::new())));
+    let work = |mut sweep: Sweep| {
+        loop {
+            let Some((scene, case)) = turns.lock().unwrap().pop() else { return };
+            let Some(result) = sweep.inject(scene, &prepared[scene].0, case) else { continue };
+            let (wrong, per_scene) = &mut *found.lock().unwrap();
+            *per_scene.entry(scene).or_insert(0) += 1;
+            if let Err(error) = result {
+                eprintln!("{scene} {case:?}: {error}");
+                wrong.push((scene, case, error));
             }
         }
-    }
+    };
+    // A log whose disk fails waits a second before it tries again: many wait at once.
+    std::thread::scope(|threads| {
+        (1..WORKERS).for_each(|_| drop(threads.spawn(|| work(Sweep::new().unwrap()))));
+        work(first);
+    });
+    let (wrong, per_scene) = found.into_inner().unwrap();
+    let made: usize = per_scene.values().sum();
     let calls: BTreeMap<_, _> = prepared.iter().map(|(scene, (_, calls))| (*scene, *calls)).collect();
     eprintln!("calls {calls:?}");
     eprintln!("injections {made} {per_scene:?}");
