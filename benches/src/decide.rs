@@ -15,7 +15,7 @@ use crate::timing::{Clock, Rounds, Spread};
 const READS: usize = 4000;
 /// Reads that follow on each other; the log then gets the time to write them down, as it would between requests.
 const BURST: usize = 200;
-const WRITES: usize = 400;
+const WRITES: usize = 1000;
 /// What one decision's record adds to the log, about.
 const RECORD_BYTES: usize = 512;
 
