@@ -38,7 +38,7 @@ fn ours() -> Result<usize> {
 }
 
 fn tls() -> Result<usize> {
-    let mut client = Tls::new(kx_group::X25519)?.shake_hands()?.client;
+    let mut client = Tls::new(kx_group::X25519, None)?.shake_hands()?.client;
     let mut wire = Vec::new();
     client.writer().write_all(&MESSAGE)?;
     client.write_tls(&mut wire)?;

@@ -15,7 +15,7 @@ use crate::timing::{Clock, Rounds, Spread};
 const READS: usize = 4000;
 /// Reads that follow on each other; the log then gets the time to write them down, as it would between requests.
 const BURST: usize = 200;
-const WRITES: usize = 400;
+const WRITES: usize = 1000;
 /// What one decision's record adds to the log, about.
 const RECORD_BYTES: usize = 512;
 
@@ -62,7 +62,7 @@ pub fn run() -> Result<Report> {
     report.table(&["", "p50", "p10", "p90", "p99"], &rows.collect::<Vec<_>>());
     let ratio = writes.nanos(0).median / writes.nanos(1).median;
     report.line(&format!("A write's decision takes {} of one sync, in turn.", writes.ratio(0, 1)));
-    report.at_most("a read, p50", reads.nanos(0).median / 1e3, 50.0, " µs");
+    report.at_most("a read, p50", reads.nanos(0).times(1e-3), 50.0, " µs");
     report.at_most("a write / one fdatasync, p50", ratio, 1.3, "");
     Ok(report)
 }

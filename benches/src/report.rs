@@ -2,11 +2,31 @@
 
 use std::fmt::Write;
 
+use crate::timing::Spread;
+
 /// What one subcommand found.
 #[derive(Default)]
 pub struct Report {
     pub text: String,
     pub goals: Vec<Goal>,
+}
+
+/// A number, or the median of many and how far they lie apart.
+pub enum Found {
+    Number(f64),
+    Spread(Spread),
+}
+
+impl From<f64> for Found {
+    fn from(number: f64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl From<Spread> for Found {
+    fn from(spread: Spread) -> Self {
+        Self::Spread(spread)
+    }
 }
 
 /// What was wanted, and what came.
@@ -33,15 +53,21 @@ impl Report {
     }
 
     /// Notes a goal: a number that must be at most `limit`.
-    pub fn at_most(&mut self, what: &str, found: f64, limit: f64, unit: &str) {
-        let wanted = format!("{what}: at most {limit}{unit}");
-        self.goals.push(Goal { wanted, found: format!("{found:.2}{unit}"), met: found <= limit });
+    pub fn at_most(&mut self, what: &str, found: impl Into<Found>, limit: f64, unit: &str) {
+        self.goal(format!("{what}: at most {limit}{unit}"), found.into(), unit, |found| found <= limit);
     }
 
     /// Notes a goal: a number that must be at least `limit`.
-    pub fn at_least(&mut self, what: &str, found: f64, limit: f64, unit: &str) {
-        let wanted = format!("{what}: at least {limit}{unit}");
-        self.goals.push(Goal { wanted, found: format!("{found:.2}{unit}"), met: found >= limit });
+    pub fn at_least(&mut self, what: &str, found: impl Into<Found>, limit: f64, unit: &str) {
+        self.goal(format!("{what}: at least {limit}{unit}"), found.into(), unit, |found| found >= limit);
+    }
+
+    fn goal(&mut self, wanted: String, found: Found, unit: &str, is_met: impl Fn(f64) -> bool) {
+        let (text, number) = match found {
+            Found::Number(number) => (format!("{number:.2}{unit}"), number),
+            Found::Spread(spread) => (format!("{spread}{unit}"), spread.median),
+        };
+        self.goals.push(Goal { wanted, found: text, met: is_met(number) });
     }
 
     /// The tables, and under them the goals.

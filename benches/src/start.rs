@@ -51,7 +51,7 @@ pub fn run() -> Result<Report> {
     report.table(&["idle", "resident", "its share (PSS)"], &rows.collect::<Vec<_>>());
     // Shared pages are counted once where the kernel says which they are.
     let kib: u64 = found.iter().map(|(_, memory)| memory.pss.unwrap_or(memory.rss)).sum();
-    report.at_most("second start until the first answer", answered.median / 1e6, 300.0, " ms");
+    report.at_most("second start until the first answer", answered.times(1e-6), 300.0, " ms");
     report.at_most("memory of both, idle", kib as f64 * 1024.0 / 1e6, 40.0, " MB");
     Ok(report)
 }

@@ -131,6 +131,12 @@ impl Spread {
             |part: f64| values.get(((values.len() - 1) as f64 * part).round() as usize).copied().unwrap_or(f64::NAN);
         Self { low: at(0.1), median: at(0.5), high: at(0.9), p99: at(0.99) }
     }
+
+    /// The same in another unit.
+    pub fn times(self, factor: f64) -> Self {
+        let [low, median, high, p99] = [self.low, self.median, self.high, self.p99].map(|number| number * factor);
+        Self { low, median, high, p99 }
+    }
 }
 
 impl std::fmt::Display for Spread {
