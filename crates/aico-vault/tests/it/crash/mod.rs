@@ -241,7 +241,9 @@ fn a_disk_that_stops_fills_up_or_breaks_at_any_call_loses_nothing() {
     let only = std::env::var("AICO_CRASH_SCENE").ok();
     let mut numbers = Numbers(seed);
     let mut prepared = BTreeMap::new();
-    for scene in SCENES.into_iter().filter(|scene| only.as_deref().is_none_or(|only| only == *scene)) {
+    for scene in
+        SCENES.into_iter().filter(|scene| only.as_deref().is_none_or(|only| only.split(',').any(|only| only == *scene)))
+    {
         prepared.insert(scene, first.prepare(scene));
     }
     let calls: u64 = prepared.values().map(|(_, calls)| calls).sum();
