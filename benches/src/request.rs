@@ -93,8 +93,9 @@ fn with_store(bytes: usize) -> Result<([Rounds; 2], Rounds)> {
     let folder = folder()?;
     let house = Arc::new(House::open(folder.path())?);
     let value = vec![5; bytes];
+    let served = house.clone();
     let (mut secure, mut plain) = both(folder.path(), move |mut line: Line| {
-        let house = house.clone();
+        let house = served.clone();
         async move {
             loop {
                 serve_one(&house, &mut line).await?;
@@ -115,6 +116,11 @@ fn with_store(bytes: usize) -> Result<([Rounds; 2], Rounds)> {
             gets.add(side, client.batch(GETS, &async |line| get(line, value.len()).await)?);
             switches.add_number(side, (context_switches()? - before) as f64 / f64::from(GETS));
         }
+    }
+    // The servers close the vault before its folder goes away.
+    drop((secure, plain));
+    while Arc::strong_count(&house) > 1 {
+        thread::sleep(Duration::from_millis(1));
     }
     Ok(([puts, gets], switches))
 }
