@@ -677,6 +677,26 @@ mod tests {
     }
 
     #[test]
+    fn every_part_is_what_its_first_byte_says() {
+        assert_eq!(Part::parse(b"\x01{}").unwrap(), Part::Request(b"{}"));
+        assert_eq!(Part::parse(b"\x02data").unwrap(), Part::Data(b"data"));
+        assert_eq!(Part::parse(&[3, 0, 0, 0, 0, 0, 0, 1, 2]).unwrap(), Part::End(258));
+        assert_eq!(Part::parse(b"\x04{}").unwrap(), Part::Answer(b"{}"));
+        assert_eq!(Part::parse(b"\x05{}").unwrap(), Part::Failure(b"{}"));
+        assert!(Part::parse(b"").is_err() && Part::parse(b"\x06").is_err() && Part::parse(b"\x02").is_err());
+    }
+
+    #[test]
+    fn messages_at_their_limit() {
+        // Two quotes around the text.
+        assert_eq!(to_json(&"x".repeat(65_534)).unwrap().len(), 65_536);
+        assert!(to_json(&"x".repeat(65_535)).is_err());
+        assert_eq!(Sensitive::new("secret".to_owned()).expose(), "secret");
+        assert_eq!(to_json(&Request::Status { notices: true }).unwrap(), br#"{"op":"status","notices":true}"#);
+        assert_eq!(to_json(&Request::Status { notices: false }).unwrap(), br#"{"op":"status"}"#);
+    }
+
+    #[test]
     fn hostile_requests_are_refused() {
         for bad in [
             &br#"{"op":"data.put","path":"a/b","extra":1}"#[..],

@@ -535,4 +535,88 @@ mod tests {
         opener.lanes[0].replay = Replay::Ordered { next: MAX_COUNTER + 1 };
         assert_eq!(opener.open(&mut frame, Duration::ZERO).err(), Some(Error::Order));
     }
+
+    #[test]
+    fn new_keys_are_due_at_half_of_what_an_epoch_carries() {
+        let due = |records, bytes| {
+            let (mut sealer, _) = pair();
+            (sealer.records, sealer.bytes) = (records, bytes);
+            sealer.rekey_due()
+        };
+        assert!(!due(0, 0) && !due((1 << 31) - 1, (128 << 30) - 1));
+        assert!(due(1 << 31, 0) && due(0, 128 << 30));
+    }
+
+    #[test]
+    fn what_was_sealed_is_counted_and_a_goodbye_outlives_the_epoch() {
+        let (mut sealer, _) = pair();
+        assert!(!sealer.is_closed());
+        for _ in 0..3 {
+            sealer.seal(&[b"four", b"five5"], &mut Vec::new()).unwrap();
+        }
+        assert_eq!((sealer.counter, sealer.records, sealer.generation_bytes, sealer.bytes), (3, 3, 27, 27));
+        sealer.seal_control(&Control::Close(CloseReason::Normal), &mut Vec::new()).unwrap();
+        assert!(sealer.is_closed());
+        let half = HalfKeys { key: master().traffic_keys(1).1, channel_id: [7; 10], epoch: 1 };
+        sealer.next_epoch(half, false).unwrap();
+        assert!(sealer.is_closed() && sealer.seal(&[b"x"], &mut Vec::new()).is_err(), "new keys do not open it again");
+    }
+
+    /// Lengths at their limits and one behind, before anything is decrypted: `docs/spec/channel.md`, Limits.
+    #[test]
+    fn lengths_are_looked_at_first() {
+        let frame = |metadata: usize, sealed: usize| {
+            let mut frame = [MAGIC.as_slice(), &[0; 24]].concat();
+            frame.extend_from_slice(&(metadata as u32).to_be_bytes());
+            frame.resize(frame.len() + metadata + sealed, 0);
+            Header::parse(&frame).err()
+        };
+        assert_eq!(frame(2, TAG_BYTES), None);
+        assert_eq!(frame(2, TAG_BYTES - 1), Some(TOO_SHORT));
+        assert_eq!(frame(16_384, TAG_BYTES), None);
+        assert_eq!(frame(16_385, TAG_BYTES), Some(Error::Malformed("metadata of more than 16 KiB")));
+        assert_eq!(frame(2, (16 << 20) + TAG_BYTES), None);
+        assert_eq!(frame(2, (16 << 20) + TAG_BYTES + 1), Some(Error::Malformed("a record of more than 16 MiB")));
+        assert_eq!(
+            Header::parse(&vec![0; MAX_FRAME_BYTES + 1]).err(),
+            Some(Error::Malformed("a frame that is too long"))
+        );
+        assert_eq!(Header::parse(&vec![0; MAX_FRAME_BYTES]).err(), Some(Error::Malformed("not a record")));
+        let (mut sealer, _) = pair();
+        assert!(sealer.seal(&[&vec![0; 16 << 20]], &mut Vec::new()).is_ok());
+        assert!(sealer.seal(&[&vec![0; (16 << 20) + 1]], &mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn metadata_is_an_object_and_in_control_records_an_empty_one() {
+        assert!(check_metadata(b"{}", Kind::Application).is_ok() && check_metadata(b"{}", Kind::Control).is_ok());
+        assert!(check_metadata(br#"{"a":1}"#, Kind::Application).is_ok());
+        assert!(check_metadata(br#"{"a":1}"#, Kind::Control).is_err());
+        for bad in [&b""[..], b"[]", b"1", b"{", b"{} "] {
+            assert!(check_metadata(bad, Kind::Control).is_err());
+        }
+        assert!(check_metadata(b"[]", Kind::Application).is_err());
+    }
+
+    #[test]
+    fn a_ready_has_a_possible_size() {
+        let ready = |max_plaintext| {
+            check_ready(&Ready { clock_ms: 0, max_plaintext, idle_s: 0, keepalive_s: 0, rotation_s: 0 })
+        };
+        assert!(ready(1).is_ok() && ready(16 << 20).is_ok());
+        assert!(ready(0).is_err() && ready((16 << 20) + 1).is_err() && ready(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn nothing_but_ready_comes_first() {
+        let half = || HalfKeys { key: master().traffic_keys(0).1, channel_id: [7; 10], epoch: 0 };
+        let mut sealer = Sealer::new(half(), Padding::None, false).unwrap();
+        let mut opener = Opener::new(half(), Padding::None, false, true).unwrap();
+        let mut frame = Vec::new();
+        sealer.seal_control(&Control::Keepalive, &mut frame).unwrap();
+        assert!(matches!(
+            opener.open(&mut frame, Duration::ZERO),
+            Err(Error::Unexpected("a control record before READY"))
+        ));
+    }
 }
