@@ -446,8 +446,9 @@ def unpad(policy: int, data: bytes) -> bytes:
 # Records
 
 READY, CLOSE, ERROR, KEYUPDATE, REKEY_HELLO, REKEY_REPLY, REKEY_FINISH, REKEY_REQ, KEEPALIVE = range(9)
+REKEY_END = 10  # 9 is reserved
 REKEY_MESSAGES = (REKEY_HELLO, REKEY_REPLY, REKEY_FINISH)
-CONTROL_SIZES = {READY: 25, CLOSE: 3, KEYUPDATE: 1, REKEY_REQ: 1, KEEPALIVE: 1}
+CONTROL_SIZES = {READY: 25, CLOSE: 3, KEYUPDATE: 1, REKEY_REQ: 1, KEEPALIVE: 1, REKEY_END: 1}
 
 
 def is_object(metadata: bytes) -> bool:
@@ -469,11 +470,11 @@ def is_error(body: bytes) -> bool:
 def has_form(control: bytes) -> bool:
     """Whether a control record is one of this version, as the table has it."""
     kind, body = control[:1], control[1:]
-    if not kind or kind[0] > KEEPALIVE:
+    if not kind:
         return False
     if kind[0] == ERROR:
         return is_error(body)
-    return len(body) <= MAX_HANDSHAKE_FRAME if kind[0] in REKEY_MESSAGES else len(control) == CONTROL_SIZES[kind[0]]
+    return len(body) <= MAX_HANDSHAKE_FRAME if kind[0] in REKEY_MESSAGES else len(control) == CONTROL_SIZES.get(kind[0])
 
 
 @dataclass(frozen=True)
@@ -534,7 +535,7 @@ class Half:
         self.key, self.cid, self.epoch, self.generation, self.unordered = key, cid, epoch, generation, unordered
         self.counters = Window() if unordered else Order()
         self.counter, self.bytes = 0, 0  # what was sent
-        self.awaits_ready, self.until = False, None  # what comes
+        self.awaits_ready, self.ended, self.until = False, False, None  # what comes
 
     def prefix(self, kind: int) -> bytes:
         return struct.pack(">BBHH", 1, kind, self.epoch, self.generation) + self.cid
@@ -709,6 +710,7 @@ class Channel:
         metadata, sealed = reader.take(size), reader.data
         need(16 <= len(sealed) <= MAX_PLAINTEXT + 16, "a record of a wrong size")
         lane, kind = self._lane(prefix)
+        need(self._is_its_turn(lane), "a record of an epoch that is over or that has not begun", BAD_RECORD)
         need(lane.counters.admits(counter), "a record that is too early, too late, or there twice", BAD_RECORD)
         data = unseal(lane.key, prefix + struct.pack(">Q", counter), metadata, sealed)
         lane.counters.note(counter)
@@ -724,6 +726,12 @@ class Channel:
                 if prefix == lane.prefix(kind):
                     return lane, kind
         raise ChannelError("a record of another place or channel", BAD_RECORD)
+
+    def _is_its_turn(self, lane: Half) -> bool:
+        """Counters start again with an epoch: REKEY_END is what shows that nothing of the old one is missing."""
+        if self.terms.unordered or len(self.lanes) == 1:
+            return True
+        return self.lanes[1].ended == (lane is self.lanes[0])
 
     def _heard_on(self, lane: Half) -> None:
         """What a record that opened says of the other side's keys."""
@@ -750,6 +758,9 @@ class Channel:
                 self.answers.append(self.rekey())
         elif kind in REKEY_MESSAGES:
             self._on_rekey(kind, body)
+        elif kind == REKEY_END:
+            need(self.terms.unordered or lane is not self.lanes[0], "a REKEY_END of no REKEY", REKEY_FAILED)
+            lane.ended = True
 
     def _on_ready(self, lane: Half, control: bytes) -> None:
         need(self.initiator and (lane.awaits_ready or self.terms.unordered), "a READY that nobody waits for")
@@ -819,6 +830,8 @@ class Channel:
     def _on_finish(self, finish: bytes) -> None:
         need(isinstance(self.step, Responder), "a REKEY_FINISH that nobody waits for")
         self.step.conclude(finish, lambda identity: identity == self.peer and self.trusts(identity))
+        if not self.said_close:
+            self.answers.append(self.seal(bytes([REKEY_END]), kind=1))
         self._enter(self.step.schedule, self.epoch + 1)
         self._renewed()
         if not self.said_close:

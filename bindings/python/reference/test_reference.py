@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -28,6 +29,7 @@ from aico_channel import (
     MAX_HANDSHAKE_FRAME,
     NO_PSK,
     PROTOCOL,
+    REKEY_END,
     REKEY_FAILED,
     REKEY_FINISH,
     REKEY_HELLO,
@@ -168,7 +170,8 @@ class Vectors(Case):
             self.assertEqual(at_server.open(at_client.answers.pop())[1].hex(), "06" + v["finish"])
             for schedule in schedules:
                 self.same_values(schedule, v)
-            at_client.open(at_server.answers.pop())
+            self.assertEqual(at_server.answers[0].hex(), v["end"]["frame"])
+            settle(at_client, at_server)
             self.assertEqual((at_client.epoch, at_server.epoch), (v["epoch"], v["epoch"]))
 
     def test_the_first_records_of_epoch_1(self) -> None:
@@ -181,6 +184,7 @@ class Vectors(Case):
         self.assertTrue(renewed)
         at_server.open(at_client.answers.pop())
         first = v["first_records"]
+        self.assertEqual(at_client.open(at_server.answers.pop(0)), (1, bytes([REKEY_END])))
         self.assertEqual(at_server.answers[0].hex(), first["responder"]["frame"])
         self.assertEqual(at_client.open(at_server.answers.pop())[1].hex(), first["responder"]["plaintext"])
         frame, plaintext = (bytes.fromhex(first["initiator"][part]) for part in ("frame", "plaintext"))
@@ -330,28 +334,42 @@ class Rekey(Case):
         self.assertEqual(at_server.open(at_client.seal(b"c1")), (0, b"c1"))
         at_client.open(at_server.answers.pop())
         finish, c2, s1 = at_client.answers.pop(), at_client.seal(b"c2"), at_server.seal(b"s1")
-        self.assertEqual(at_client.open(s1), (0, b"s1"), "the old epoch is good until READY")
+        self.assertEqual(at_client.open(s1), (0, b"s1"), "the old epoch is good until REKEY_END")
         at_client.open(at_server.key_update())
         self.assertEqual(at_client.open(at_server.seal(b"s2")), (0, b"s2"), "and has generations")
         at_server.open(finish)
         self.assertEqual(at_server.open(c2), (0, b"c2"))
-        at_client.open(at_server.answers.pop())
+        settle(at_client, at_server)
         both_work(self, at_client, at_server)
 
     def test_the_old_epoch_is_dead_once_the_new_one_has_begun(self) -> None:
-        for late_side in (0, 1):
+        for passed in (1, 2):  # REKEY_END, and READY behind it
             at_client, at_server = channel()
             at_server.open(at_client.rekey())
             at_client.open(at_server.answers.pop())
-            old = at_server.seal(b"held back")
-            settle(at_client, at_server)
-            if late_side:
-                self.refused(BAD_RECORD, lambda: at_client.open(old))  # noqa: B023
+            half = copy.copy(at_server.sending)
+            at_server.open(at_client.answers.pop())
+            for _ in range(passed):
+                at_client.open(at_server.answers.pop(0))
+            at_server.sending, half.counter = half, half.counter + 1
+            self.refused(BAD_RECORD, lambda: at_client.open(at_server.seal(b"late")))  # noqa: B023
         at_client, at_server = channel()
         late = at_client.seal(b"late")
         at_server.lanes[0].counters.end = 1
         renew(at_client, at_server)
         self.refused(BAD_RECORD, lambda: at_server.open(late))
+
+    def test_the_end_of_the_old_epoch_cannot_be_cut_off(self) -> None:
+        for taken in range(1, 4):  # of the two last records and REKEY_END
+            at_client, at_server = channel()
+            at_server.open(at_client.rekey())
+            at_client.open(at_server.answers.pop())
+            tail = [at_server.seal(b"last but one"), at_server.seal(b"last")]
+            at_server.open(at_client.answers.pop())
+            end, ready = at_server.answers
+            for frame in [*tail, end][:-taken]:
+                at_client.open(frame)
+            self.refused(BAD_RECORD, lambda: at_client.open(ready), taken)  # noqa: B023
 
     def test_nothing_comes_before_the_ready_of_the_new_epoch(self) -> None:
         for plaintext, kind in ((b"early", 0), (b"\1\0\0", 1), (b"\3", 1)):
@@ -360,6 +378,7 @@ class Rekey(Case):
             at_client.open(at_server.answers.pop())
             at_server.say_ready = lambda: b""
             at_server.open(at_client.answers.pop())
+            at_client.open(at_server.answers.pop(0))
             at_server.owes_ready = False
             self.refused(PROTOCOL, lambda: at_client.open(at_server.seal(plaintext, kind)))  # noqa: B023
 
@@ -424,6 +443,8 @@ class Rekey(Case):
             (False, b"\5" + bytes(256), REKEY_FAILED),
             (False, b"\6" + bytes(185), REKEY_FAILED),
             (False, b"\7", PROTOCOL),
+            (True, b"\x0a", REKEY_FAILED),
+            (False, b"\x0a", REKEY_FAILED),
         ):
             at_client, at_server = channel()
             sender, receiver = (at_server, at_client) if to_client else (at_client, at_server)

@@ -193,13 +193,15 @@ impl Channel {
                 self.close(reason, now, out);
                 return Ok(Received::Closed(reason));
             }
+            // Who has said CLOSE says no more. FINISH alone still counts: the answer to CLOSE comes in the epoch behind it.
+            Control::RekeyRequest | Control::RekeyHello(_) | Control::RekeyReply(_) if self.sealer.is_closed() => {}
             Control::RekeyRequest if !self.rekeyer.starts() => return Err(Error::Unexpected("a REKEY request")),
             Control::RekeyRequest if self.rekeyer.is_under_way() => {}
             Control::RekeyRequest => self.start_rekey(now, around, out)?,
             Control::RekeyHello(_) | Control::RekeyReply(_) | Control::RekeyFinish(_) => {
                 self.rekey(control, now, around, out).map_err(|_| Error::RekeyFailed)?;
             }
-            Control::Error { .. } | Control::KeyUpdate | Control::Keepalive => {}
+            Control::Error { .. } | Control::KeyUpdate | Control::Keepalive | Control::RekeyEnd => {}
         }
         Ok(Received::Nothing)
     }
@@ -209,10 +211,14 @@ impl Channel {
         self.heard = now;
     }
 
-    /// Does what time asks for: a sign of life, new keys. Fails when the channel has to end.
+    /// Does what time asks for: a sign of life, new keys. Fails when the channel has to end. After our CLOSE nothing is
+    /// asked for any more; how long to wait for the answer is the caller's to say.
     pub fn tick(&mut self, now: Duration, around: &dyn Surroundings, out: &mut Vec<u8>) -> Result<(), Error> {
         let since = |then: Duration| now.saturating_sub(then);
         let Settings { idle, keepalive, handshake, rotation, .. } = self.settings;
+        if self.sealer.is_closed() {
+            return Ok(());
+        }
         if since(self.used) >= idle {
             return Err(Error::Idle);
         }
@@ -240,10 +246,13 @@ impl Channel {
         Ok(())
     }
 
-    /// When [`Channel::tick`] has something to do next.
+    /// When [`Channel::tick`] has something to do next; [`Duration::MAX`] for never.
     #[must_use]
     pub fn next_tick(&self) -> Duration {
         let Settings { idle, keepalive, rotation, handshake, .. } = self.settings;
+        if self.sealer.is_closed() {
+            return Duration::MAX;
+        }
         let mut next = self.used.saturating_add(idle);
         if !self.is_ready {
             return next.min(self.heard.saturating_add(handshake));
@@ -341,9 +350,9 @@ impl Channel {
                 Ok(())
             }
             Control::RekeyFinish(finish) => {
-                rekeyer.on_finish(&finish, around, (sealer, opener), now)?;
+                framed(out, |out| rekeyer.on_finish(&finish, around, (sealer, opener), now, out))?;
                 self.epoch_entered(now);
-                self.say_ready(around, now, out)
+                if self.sealer.is_closed() { Ok(()) } else { self.say_ready(around, now, out) }
             }
             _ => Ok(()),
         }

@@ -95,6 +95,8 @@ pub enum Control {
     RekeyRequest,
     /// Nothing: a sign of life.
     Keepalive,
+    /// The responder's last record of its epoch.
+    RekeyEnd,
 }
 
 impl Control {
@@ -120,6 +122,7 @@ impl Control {
             Self::RekeyFinish(message) => [&[6][..], message].concat(),
             Self::RekeyRequest => vec![7],
             Self::Keepalive => vec![8],
+            Self::RekeyEnd => vec![10],
         }
     }
 
@@ -141,6 +144,7 @@ impl Control {
             6 => return rekey_message(reader).map(Self::RekeyFinish),
             7 => Self::RekeyRequest,
             8 => Self::Keepalive,
+            10 => Self::RekeyEnd,
             _ => return Err(Error::Unexpected("a control record of a type that is not spoken here")),
         };
         reader.end()?;

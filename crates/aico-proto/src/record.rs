@@ -232,6 +232,8 @@ struct Lane {
     replay: Replay,
     /// Nothing counts in this epoch before its READY.
     awaits_ready: bool,
+    /// Whether REKEY_END has come: the other side has said all that it had to say in this epoch.
+    ended: bool,
     /// When an old one is forgotten; the newest has no such time.
     until: Option<Duration>,
 }
@@ -259,8 +261,8 @@ impl Opener {
         Ok(opener)
     }
 
-    /// Expects the next epoch. What the other side still sends in the old one is good until its first record in the new
-    /// one, where `awaits_ready`; on an unordered carrier for 30 s.
+    /// Expects the next epoch. What the other side still sends in the old one is good until its REKEY_END, where
+    /// `awaits_ready`; on an unordered carrier for 30 s.
     pub(crate) fn next_epoch(&mut self, half: HalfKeys, awaits_ready: bool, now: Duration) -> Result<(), Error> {
         if self.unordered {
             self.expire_old(now);
@@ -313,6 +315,9 @@ impl Opener {
         let lanes = self.lanes.iter().map(|lane| &lane.generation).chain(&self.ahead);
         let found = lanes.enumerate().find_map(|(at, generation)| Some((at, generation.kind(&header.prefix)?)));
         let (at, kind) = found.ok_or(Error::Order)?;
+        if !self.unordered && !self.is_turn_of(at) {
+            return Err(Error::Order);
+        }
         let Some(lane) = self.lanes.get_mut(at) else {
             let ahead = self.ahead.as_ref().filter(|_| header.counter <= MAX_COUNTER).ok_or(Error::Order)?;
             let plaintext = ahead.of(kind).1.open(header.counter, metadata, sealed)?;
@@ -332,13 +337,22 @@ impl Opener {
         Ok(Opened { plaintext, metadata, kind, lane: at })
     }
 
+    /// Whether a record may come on this lane of an ordered carrier: on an old one until it has ended, and then on the
+    /// new one. Counters start again in each, so only this shows that nothing is missing in between.
+    fn is_turn_of(&self, at: usize) -> bool {
+        match self.lanes.get(1) {
+            Some(old) => old.ended == (at == 0),
+            None => true,
+        }
+    }
+
     /// Makes `generation` the newest.
     fn enter(&mut self, generation: Generation, awaits_ready: bool) -> Result<(), Error> {
         let replay = if self.unordered { Replay::window() } else { Replay::ordered() };
         self.ahead = if self.unordered { generation.ahead()? } else { None };
         // An unordered carrier may lose READY: there, any record that opens confirms the other side.
         let awaits_ready = awaits_ready && !self.unordered;
-        self.lanes.insert(0, Lane { generation, replay, awaits_ready, until: None });
+        self.lanes.insert(0, Lane { generation, replay, awaits_ready, ended: false, until: None });
         Ok(())
     }
 
@@ -365,6 +379,8 @@ impl Opener {
             (_, true) => return Err(Error::Unexpected("a control record before READY")),
             (Control::Close(reason), false) => self.closed = Some(*reason),
             (Control::KeyUpdate, false) => self.key_update(at, now)?,
+            (Control::RekeyEnd, false) if at == 0 && !self.unordered => return Err(Error::RekeyFailed),
+            (Control::RekeyEnd, false) => lane.ended = true,
             _ => {}
         }
         Ok(control)
@@ -605,6 +621,39 @@ mod tests {
         };
         assert!(ready(1).is_ok() && ready(16 << 20).is_ok());
         assert!(ready(0).is_err() && ready((16 << 20) + 1).is_err() && ready(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn an_epoch_ends_once_and_the_next_begins_behind_it() {
+        let half = |epoch| HalfKeys { key: master().traffic_keys(epoch).1, channel_id: [7; 10], epoch };
+        // An initiator that has sent FINISH, and what its responder sends.
+        let renewing = |unordered| {
+            let (sealer, _) = pair();
+            let mut opener = Opener::new(half(0), Padding::None, unordered, false).unwrap();
+            opener.next_epoch(half(1), true, Duration::ZERO).unwrap();
+            (sealer, Sealer::new(half(1), Padding::None, false).unwrap(), opener)
+        };
+        let ready = Control::Ready(Ready { clock_ms: 0, max_plaintext: 1, idle_s: 0, keepalive_s: 0, rotation_s: 0 });
+        let (mut old, mut new, mut opener) = renewing(false);
+        for control in [Control::Keepalive, Control::KeyUpdate, Control::Keepalive, Control::RekeyEnd] {
+            assert!(passes(&mut old, &mut opener, &control), "{control:?}");
+        }
+        assert!(passes(&mut new, &mut opener, &ready) && opener.lanes.len() == 1);
+        assert!(!passes(&mut new, &mut opener, &Control::RekeyEnd), "this epoch goes on");
+
+        let (mut old, _, mut opener) = renewing(false);
+        assert!(passes(&mut old, &mut opener, &Control::RekeyEnd));
+        assert!(!passes(&mut old, &mut opener, &Control::Keepalive), "a thief of the old keys has nothing to say");
+        let (_, mut new, mut opener) = renewing(false);
+        assert!(!passes(&mut new, &mut opener, &ready), "the old epoch has not ended");
+
+        let (mut old, mut new, mut opener) = renewing(true);
+        assert!(passes(&mut new, &mut opener, &ready) && passes(&mut old, &mut opener, &Control::RekeyEnd));
+        assert!(
+            passes(&mut old, &mut opener, &Control::Keepalive),
+            "where records overtake each other it says nothing"
+        );
+        assert!(passes(&mut new, &mut opener, &Control::RekeyEnd));
     }
 
     #[test]

@@ -99,13 +99,15 @@ impl Rekeyer {
         Ok(())
     }
 
-    /// Checks the initiator's FINISH and switches; READY is to be sealed now.
+    /// Checks the initiator's FINISH, seals REKEY_END as the last record of the old epoch, and switches; READY is to be
+    /// sealed now.
     pub fn on_finish(
         &mut self,
         finish: &[u8],
         trust: &dyn Trust,
         (sealer, opener): (&mut Sealer, &mut Opener),
         now: Duration,
+        out: &mut Vec<u8>,
     ) -> Result<(), Error> {
         let Step::SentReply(responder) = std::mem::replace(&mut self.step, Step::Resting) else {
             return Err(Error::Unexpected("a REKEY FINISH"));
@@ -113,6 +115,10 @@ impl Rekeyer {
         let (keys, identity, standing) = responder.conclude(finish, trust)?;
         if identity != self.peer || standing == Standing::Refused {
             return Err(Error::WrongPeer);
+        }
+        // After CLOSE nothing more comes in any epoch, and that is known.
+        if !sealer.is_closed() {
+            sealer.seal_control(&Control::RekeyEnd, out)?;
         }
         self.enter(keys, sealer, opener, now)
     }

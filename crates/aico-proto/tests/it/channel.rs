@@ -195,17 +195,27 @@ fn records_go_on_in_the_middle_of_a_rekey() {
 
 #[test]
 fn the_old_epoch_is_dead_once_the_new_one_has_begun() {
-    // docs/spec/channel.md: "I MUST refuse a record of R's old epoch after R's READY in the new one."
-    let mut pair = Pair::ready(Terms::default(), false, settings());
+    // docs/spec/channel.md: "On an ordered carrier I MUST refuse a record of R's old epoch after REKEY_END, and a record of
+    // R's new epoch before it, with reason 3."
     let now = 100 * SECOND;
-    pair.client.tick(now).unwrap();
-    pair.client.frames().into_iter().for_each(|frame| pair.server.take(frame, now).unwrap());
-    pair.server.frames().into_iter().for_each(|frame| pair.client.take(frame, now).unwrap());
-    // The server has not seen FINISH: this is the last of its old epoch, and the network keeps it back.
-    pair.server.send(b"kept back", now);
-    let late = pair.server.frames().remove(0);
-    pair.settle(now).unwrap();
-    assert_eq!(pair.client.take(late, now), Err(Error::Order));
+    // Of the last two records of the server's old epoch, its REKEY_END and READY, these arrive. The network keeps the
+    // others back, and brings them at the end.
+    let good = [0, 1, 2, 3];
+    for arriving in [&good[..], &[3], &[0, 3], &[0, 1, 3], &[0, 2], &[2], &[1], &[0, 1, 2, 2], &[0, 1, 2, 3, 1]] {
+        let mut pair = Pair::ready(Terms::default(), false, settings());
+        pair.client.tick(now).unwrap();
+        pair.client.frames().into_iter().for_each(|frame| pair.server.take(frame, now).unwrap());
+        pair.server.frames().into_iter().for_each(|frame| pair.client.take(frame, now).unwrap());
+        // The server has not seen FINISH.
+        pair.server.send(b"last but one", now);
+        pair.server.send(b"last", now);
+        pair.client.frames().into_iter().for_each(|frame| pair.server.take(frame, now).unwrap());
+        let tail = pair.server.frames();
+        assert_eq!(tail.len(), good.len());
+        let done = arriving.iter().try_for_each(|at| pair.client.take(tail[*at].clone(), now));
+        assert_eq!(done, if arriving == good { Ok(()) } else { Err(Error::Order) }, "{arriving:?}");
+        assert_eq!(CloseReason::for_error(&Error::Order), CloseReason::BadRecord);
+    }
 }
 
 #[test]
@@ -298,6 +308,8 @@ fn rekey_messages_out_of_place_end_the_channel() {
     assert_eq!(out_of_place(&Control::RekeyFinish(vec![1; 185]), false), refused, "a FINISH without a HELLO");
     assert_eq!(out_of_place(&Control::RekeyHello(vec![0; 98]), false), refused, "rubbish");
     assert!(out_of_place(&Control::RekeyRequest, false).is_err(), "only the responder asks");
+    assert_eq!(out_of_place(&Control::RekeyEnd, true), refused, "the end of an epoch that goes on");
+    assert_eq!(out_of_place(&Control::RekeyEnd, false), refused);
     assert!(out_of_place(&Control::Keepalive, false).is_ok(), "and it is not the test that refuses");
 }
 

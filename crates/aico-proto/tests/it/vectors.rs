@@ -199,7 +199,7 @@ fn exchange(hybrid: bool, epoch: u16, psk: &[u8]) -> Value {
         format!("a {suite} handshake, every value of docs/spec/channel.md; hexadecimal")
     } else {
         format!(
-            "the REKEY in the channel of handshake-{suite}.json, every value; hello, reply and finish are the bodies of control records 4, 5 and 6; hexadecimal"
+            "the REKEY in the channel of handshake-{suite}.json, every value; hello, reply and finish are the bodies of control records 4, 5 and 6, end is the responder's last record of the old epoch; hexadecimal"
         )
     };
     json!({
@@ -306,6 +306,8 @@ fn records() -> Value {
         ("altered ciphertext", changed(38)),
         ("an altered tag", changed(first.len() - 1)),
         ("a control record of an unknown type", record(&key, &cid, 1, 0, 0, &[200])),
+        ("REKEY_END without a REKEY, and from the initiator", record(&key, &cid, 1, 0, 0, &[10])),
+        ("REKEY_END with a body", record(&key, &cid, 1, 0, 0, &[10, 0])),
         ("READY from the initiator", record(&key, &cid, 1, 0, 0, &[0; 25])),
         ("an attestation, which this version does not speak", record(&key, &cid, 1, 0, 0, &[9, 0])),
         ("REKEY_REQ with a body", record(&key, &cid, 1, 0, 0, &[7, 0])),
@@ -406,6 +408,10 @@ fn first_of_epoch_1() -> Value {
 
 fn rekey_with_records(hybrid: bool) -> Value {
     let mut value = rekey(hybrid);
+    let old = handshake(hybrid);
+    let [key, cid] = ["traffic_responder_to_initiator", "cid_r"].map(|name| unhex(&old[name]));
+    // Behind READY and the record with REPLY.
+    value["end"] = json!({ "counter": 2, "plaintext": hex(&[10]), "frame": hex(&record(&key, &cid, 1, 0, 2, &[10])) });
     if !hybrid {
         value["first_records"] = first_of_epoch_1();
     }
@@ -501,6 +507,7 @@ fn the_code_renews_keys_as_the_vectors_do() {
         };
         let hello = body(client.rekeyer.start(fresh_i).unwrap());
         let reply = body(server.rekeyer.on_hello(&r.local(), fresh_r, &hello).unwrap());
+        open(&mut client.opener, &seal_control(&mut server.sealer, &Control::RekeyReply(reply.clone()))).unwrap();
         let mut frame = Vec::new();
         let halves = (&mut client.sealer, &mut client.opener);
         client.rekeyer.on_reply(&i.local(), &reply, halves, Duration::ZERO, &mut frame).unwrap();
@@ -510,7 +517,10 @@ fn the_code_renews_keys_as_the_vectors_do() {
             assert!(*message == unhex(&vector[name]), "{suite} {name}");
         }
         let halves = (&mut server.sealer, &mut server.opener);
-        server.rekeyer.on_finish(&finish, &All(Standing::Enrolled), halves, Duration::ZERO).unwrap();
+        let mut end = Vec::new();
+        server.rekeyer.on_finish(&finish, &All(Standing::Enrolled), halves, Duration::ZERO, &mut end).unwrap();
+        assert_eq!(end, unhex(&vector["end"]["frame"]), "{suite}");
+        open(&mut client.opener, &end).unwrap();
         if suite == "classical" {
             let records = &vector["first_records"];
             assert_eq!(seal(&mut client.sealer, b"after REKEY"), unhex(&records["initiator"]["frame"]));
