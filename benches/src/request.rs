@@ -159,9 +159,9 @@ async fn serve_one(house: &House, line: &mut Line) -> Result<()> {
                 Ok::<_, Box<dyn std::error::Error + Send + Sync>>(house.vault.get(permit)?)
             })?;
             let (bytes, mut chunk) = (get.bytes(), Vec::new());
-            answer(line, &GetAnswer { bytes }).await?;
+            line.send_more(&[&[PartKind::Answer as u8], &to_json(&GetAnswer { bytes })?]).await?;
             while block_in_place(|| get.next_chunk(&mut chunk))? {
-                line.send(&[&[PartKind::Data as u8], &chunk]).await?;
+                line.send_more(&[&[PartKind::Data as u8], &chunk]).await?;
             }
             line.send(&[&[PartKind::End as u8], &bytes.to_be_bytes()]).await
         }
@@ -176,8 +176,8 @@ async fn answer(line: &mut Line, answer: &impl serde::Serialize) -> Result<()> {
 /// What the client library does for a put.
 async fn put(line: &mut Line, value: &[u8]) -> Result<()> {
     let request = to_json(&Request::DataPut { path: PATH.to_owned() })?;
-    line.send(&[&[PartKind::Request as u8], &request]).await?;
-    line.send(&[&[PartKind::Data as u8], value]).await?;
+    line.send_more(&[&[PartKind::Request as u8], &request]).await?;
+    line.send_more(&[&[PartKind::Data as u8], value]).await?;
     line.send(&[&[PartKind::End as u8], &(value.len() as u64).to_be_bytes()]).await?;
     match Part::parse(line.receive().await?)? {
         Part::Answer(json) if from_json::<PutAnswer>(json)?.bytes == value.len() as u64 => Ok(()),
@@ -199,26 +199,35 @@ async fn get(line: &mut Line, bytes: usize) -> Result<()> {
 /// A stream of messages, with the channel or with a length before each alone.
 enum Line {
     Secure(Box<SecureStream>),
-    Plain { read: BufReader<OwnedReadHalf>, write: OwnedWriteHalf, message: Vec<u8> },
+    Plain { read: BufReader<OwnedReadHalf>, write: OwnedWriteHalf, message: Vec<u8>, held: Vec<u8> },
 }
 
 impl Line {
     fn plain(stream: UnixStream) -> Self {
         let (read, write) = stream.into_split();
-        Self::Plain { read: BufReader::with_capacity(16 * 1024, read), write, message: Vec::new() }
+        Self::Plain { read: BufReader::with_capacity(16 * 1024, read), write, message: Vec::new(), held: Vec::new() }
     }
 
     async fn send(&mut self, parts: &[&[u8]]) -> Result<()> {
         match self {
             Self::Secure(stream) => Ok(stream.sender.send(parts).await?),
-            Self::Plain { write, .. } => {
-                let length: usize = parts.iter().map(|part| part.len()).sum();
-                let mut frame = Vec::with_capacity(4 + length);
-                frame.extend_from_slice(&u32::try_from(length)?.to_be_bytes());
-                parts.iter().for_each(|part| frame.extend_from_slice(part));
-                Ok(write.write_all(&frame).await?)
+            Self::Plain { write, held, .. } => {
+                append(held, parts)?;
+                write.write_all(held).await?;
+                held.clear();
+                Ok(())
             }
         }
+    }
+
+    /// Another message follows at once: short ones are written together, on both sides alike.
+    async fn send_more(&mut self, parts: &[&[u8]]) -> Result<()> {
+        match self {
+            Self::Secure(stream) => return Ok(stream.sender.send_more(parts).await?),
+            Self::Plain { held, .. } if held.len() < 16 * 1024 => append(held, parts)?,
+            Self::Plain { .. } => self.send(parts).await?,
+        }
+        Ok(())
     }
 
     async fn receive(&mut self) -> Result<&[u8]> {
@@ -232,6 +241,15 @@ impl Line {
             }
         }
     }
+}
+
+/// A message with its length before it.
+fn append(frame: &mut Vec<u8>, parts: &[&[u8]]) -> Result<()> {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    frame.reserve(4 + length);
+    frame.extend_from_slice(&u32::try_from(length)?.to_be_bytes());
+    parts.iter().for_each(|part| frame.extend_from_slice(part));
+    Ok(())
 }
 
 /// A client of one of the two servers, on this thread.

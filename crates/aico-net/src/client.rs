@@ -149,7 +149,8 @@ impl Client {
 
     /// Stores everything that `source` gives. The answer means that it is on disk; a failure, that nothing of it is.
     pub async fn put(&mut self, path: &str, source: &mut (impl AsyncRead + Unpin)) -> Result<PutAnswer, Error> {
-        send_json(&mut self.stream.sender, &Request::DataPut { path: path.to_owned() }).await?;
+        let request = to_json(&Request::DataPut { path: path.to_owned() })?;
+        self.stream.sender.send_more(&[&[PartKind::Request as u8], &request]).await?;
         let stop = Notify::new();
         let sent = send_value(&mut self.stream.sender, source, &stop);
         let answered = answer(&mut self.stream.receiver);
@@ -235,13 +236,18 @@ async fn send_value(sender: &mut Sender, source: &mut (impl AsyncRead + Unpin), 
             biased;
             () = stop.notified() => break (ABANDONED, Ended::Whole),
             read = source.read(&mut chunk) => read,
+            // A source that lets us wait: the backend hears now what there is.
+            pushed = sender.push(), if sender.holds() => {
+                pushed?;
+                continue;
+            }
         };
         match read {
             Ok(0) => break (bytes, Ended::Whole),
             Ok(more) => {
                 bytes += more as u64;
                 let data = chunk.get(..more).unwrap_or_default();
-                sender.send(&[&[PartKind::Data as u8], data]).await?;
+                sender.send_more(&[&[PartKind::Data as u8], data]).await?;
             }
             Err(error) => break (ABANDONED, Ended::SourceFailed(error)),
         }

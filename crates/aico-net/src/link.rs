@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use aico_proto::limits::{MAX_FRAME_BYTES, MAX_PLAINTEXT_BYTES};
+use aico_proto::limits::{DATA_RECORD_BYTES, MAX_FRAME_BYTES, MAX_PLAINTEXT_BYTES};
 use aico_proto::{Channel, CloseReason, Error as ProtoError, Received};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 use zeroize::Zeroize;
 
@@ -23,8 +23,8 @@ use crate::secure_stream::Around;
 const FRAME_TIMEOUT: Duration = Duration::from_secs(60);
 /// For the other side to take our CLOSE and say its own.
 const LINGER: Duration = Duration::from_secs(2);
-/// Records that wait for the reader of a channel.
-const WAITING_RECORDS: usize = 2;
+/// Bytes that wait for the reader of a channel: two records of a value. The last one may go beyond.
+const WAITING_BYTES: usize = 2 * DATA_RECORD_BYTES;
 const READ_BUFFER_BYTES: usize = 16 * 1024;
 /// Plaintexts up to this length are wiped: requests may hold a password. Wiping whole values would cost as much as
 /// sealing them.
@@ -38,7 +38,8 @@ pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Wire for T {}
 
 pub(crate) enum Command {
-    Send(Vec<u8>),
+    /// Records, written at once.
+    Send(Vec<Vec<u8>>),
     /// Answered once everything before it has been written.
     Flush(oneshot::Sender<()>),
     Close(CloseReason),
@@ -48,6 +49,8 @@ pub(crate) enum Command {
 pub(crate) struct Plaintext {
     frame: Vec<u8>,
     range: Range<usize>,
+    /// Its part of what may wait.
+    waits: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for Plaintext {
@@ -63,6 +66,12 @@ fn wipe_short(bytes: &mut Vec<u8>) {
 }
 
 impl Plaintext {
+    /// It waits no longer, and makes room for others.
+    pub(crate) fn taken(mut self) -> Self {
+        self.waits = None;
+        self
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         self.frame.get(self.range.clone()).unwrap_or_default()
     }
@@ -159,7 +168,7 @@ impl LinkState {
 /// The two queues' other ends.
 pub(crate) struct Ends {
     pub(crate) commands: mpsc::Sender<Command>,
-    pub(crate) incoming: mpsc::Receiver<Plaintext>,
+    pub(crate) incoming: mpsc::UnboundedReceiver<Plaintext>,
     pub(crate) state: Arc<LinkState>,
 }
 
@@ -167,7 +176,7 @@ pub(crate) struct Ends {
 pub(crate) fn start<S: Wire>(stream: S, channel: Channel, around: Around, out: Vec<u8>, began: Instant) -> Ends {
     let (read, write) = tokio::io::split(stream);
     let (commands, to_do) = mpsc::channel(1);
-    let (delivered, incoming) = mpsc::channel(WAITING_RECORDS);
+    let (delivered, incoming) = mpsc::unbounded_channel();
     let ready = if out.is_empty() { 0 } else { channel.max_plaintext() };
     let state = Arc::new(LinkState {
         began,
@@ -187,6 +196,7 @@ pub(crate) fn start<S: Wire>(stream: S, channel: Channel, around: Around, out: V
         around,
         to_do,
         delivered,
+        room: Arc::new(Semaphore::new(WAITING_BYTES)),
         state: state.clone(),
         frame: Vec::new(),
         frame_began: None,
@@ -209,7 +219,9 @@ struct Link<S> {
     channel: Channel,
     around: Around,
     to_do: mpsc::Receiver<Command>,
-    delivered: mpsc::Sender<Plaintext>,
+    delivered: mpsc::UnboundedSender<Plaintext>,
+    /// Bytes that may still wait for the reader.
+    room: Arc<Semaphore>,
     state: Arc<LinkState>,
     /// The length and what has come of the frame behind it.
     frame: Vec<u8>,
@@ -256,18 +268,20 @@ impl<S: Wire> Link<S> {
         if self.at_end && !pending {
             return false;
         }
-        let room = !self.at_end && (self.delivered.capacity() > 0 || self.delivered.is_closed());
+        let has_room = !self.at_end && self.has_room();
         let wake = self.next_wake();
         let woke = {
-            let Self { read, write, frame, to_do, delivered, out, written, state, deaf, at_end, unused, .. } = self;
+            let Self { read, write, frame, to_do, delivered, out, written, state, deaf, at_end, unused, room, .. } =
+                self;
             let wanted = if *deaf { STEP_BYTES } else { missing(frame).clamp(1, STEP_BYTES.max(frame.len())) };
             frame.reserve(wanted);
             let mut limited = read.take(wanted as u64);
             tokio::select! {
-                read = limited.read_buf(frame), if room => Woke::Read(read),
+                read = limited.read_buf(frame), if has_room => Woke::Read(read),
                 sent = write.write(out.get(*written..).unwrap_or_default()), if pending => Woke::Written(sent),
                 asked = to_do.recv(), if !pending && !*unused => Woke::Asked(asked),
-                _permit = delivered.reserve(), if !room && !*at_end => Woke::Room,
+                _permit = room.acquire(), if !has_room && !*at_end => Woke::Room,
+                () = delivered.closed(), if !has_room && !*at_end => Woke::Room,
                 () = state.cut.notified() => Woke::Cut,
                 () = sleep_until(wake.into()) => Woke::Time,
             }
@@ -338,7 +352,7 @@ impl<S: Wire> Link<S> {
         }
         if self.closing.is_none() && self.channel.next_tick() <= self.now() {
             let now = self.now();
-            if self.delivered.capacity() == 0 && !self.delivered.is_closed() {
+            if !self.has_room() {
                 self.channel.paused(now);
             }
             if let Err(error) = self.channel.tick(now, &self.around, &mut self.out) {
@@ -373,9 +387,11 @@ impl<S: Wire> Link<S> {
         match self.channel.receive(body, now, &self.around, &mut self.out) {
             Ok(Received::Application(range)) => {
                 self.state.used_ms.store(now.as_millis() as u64, Ordering::Relaxed);
-                let plaintext = Plaintext { frame, range: range.start + 4..range.end + 4 };
-                // There is room, or nobody reads any more.
-                let _gone = self.delivered.try_send(plaintext);
+                let bytes = frame.len().clamp(1, self.room.available_permits().max(1));
+                let waits = self.room.clone().try_acquire_many_owned(u32::try_from(bytes).unwrap_or(u32::MAX)).ok();
+                let plaintext = Plaintext { frame, range: range.start + 4..range.end + 4, waits };
+                // Perhaps nobody reads any more.
+                let _gone = self.delivered.send(plaintext);
             }
             Ok(Received::Ready(_)) => {
                 let _nobody_waits = self.state.max_plaintext.send_replace(self.channel.max_plaintext());
@@ -397,10 +413,11 @@ impl<S: Wire> Link<S> {
         match command {
             // After a goodbye nothing is sent any more.
             Command::Send(_) if self.closing.is_some() => {}
-            Command::Send(mut plaintext) => {
+            Command::Send(mut records) => {
                 self.state.used_ms.store(now.as_millis() as u64, Ordering::Relaxed);
-                let sent = self.channel.send(&[&plaintext], now, &mut self.out);
-                wipe_short(&mut plaintext);
+                let mut all = records.iter();
+                let sent = all.try_for_each(|plaintext| self.channel.send(&[plaintext], now, &mut self.out));
+                records.iter_mut().for_each(wipe_short);
                 if let Err(error) = sent {
                     self.broken(error);
                 }
@@ -458,8 +475,13 @@ impl<S: Wire> Link<S> {
 
     /// Nothing more comes for the reader: what waits there is still read, then it sees the end.
     fn deliver_end(&mut self) {
-        let (closed, _) = mpsc::channel(1);
+        let (closed, _) = mpsc::unbounded_channel();
         self.delivered = closed;
+    }
+
+    /// Whether what comes may be read; where nobody listens any more, it may.
+    fn has_room(&self) -> bool {
+        self.room.available_permits() > 0 || self.delivered.is_closed()
     }
 
     fn note_out(&mut self) {

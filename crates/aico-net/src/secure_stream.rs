@@ -215,7 +215,7 @@ impl SecureStream {
         let channel = Channel::new(established, manner.settings, &around, Duration::ZERO, &mut out)?;
         let (peer, agreed) = (channel.peer().clone(), channel.agreed());
         let Ends { commands, incoming, state } = link::start(stream, channel, around, out, began);
-        let sender = Sender { commands, state: state.clone() };
+        let sender = Sender { commands, state: state.clone(), held: Vec::new(), held_bytes: 0 };
         Ok(Self { peer, agreed, sender, receiver: Receiver { incoming, state, current: None } })
     }
 
@@ -253,17 +253,54 @@ impl LinkHandle {
     }
 }
 
+/// Plaintext that waits to be written with the record behind it.
+const HELD_BYTES: usize = 16 * 1024;
+
 /// The sending half.
 #[derive(Debug)]
 pub struct Sender {
     commands: mpsc::Sender<Command>,
     state: Arc<LinkState>,
+    held: Vec<Vec<u8>>,
+    held_bytes: usize,
 }
 
 impl Sender {
     /// Sends one application record whose plaintext is `parts`. It is queued when this returns; safe to cancel.
     pub async fn send(&mut self, parts: &[&[u8]]) -> Result<(), Error> {
-        self.command(Command::Send(parts.concat())).await
+        let room = self.commands.reserve().await.map_err(|_| self.state.error())?;
+        self.held.push(parts.concat());
+        self.held_bytes = 0;
+        room.send(Command::Send(std::mem::take(&mut self.held)));
+        Ok(())
+    }
+
+    /// The same for a record that others follow at once: short ones are held back and written together with the next
+    /// one, or by [`Sender::push`], [`Sender::flush`] and [`Sender::close`].
+    pub async fn send_more(&mut self, parts: &[&[u8]]) -> Result<(), Error> {
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        if self.held_bytes.saturating_add(bytes) > HELD_BYTES {
+            return self.send(parts).await;
+        }
+        self.held_bytes += bytes;
+        self.held.push(parts.concat());
+        Ok(())
+    }
+
+    /// Whether records are held back.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Sends what is held back, because what follows it is not there yet. Safe to cancel.
+    pub async fn push(&mut self) -> Result<(), Error> {
+        if self.holds() {
+            let room = self.commands.reserve().await.map_err(|_| self.state.error())?;
+            self.held_bytes = 0;
+            room.send(Command::Send(std::mem::take(&mut self.held)));
+        }
+        Ok(())
     }
 
     /// Waits until everything that was sent is with the operating system.
@@ -284,13 +321,14 @@ impl Sender {
     }
 
     async fn command(&mut self, command: Command) -> Result<(), Error> {
+        self.push().await?;
         self.commands.send(command).await.map_err(|_| self.state.error())
     }
 }
 
 /// The receiving half.
 pub struct Receiver {
-    incoming: mpsc::Receiver<Plaintext>,
+    incoming: mpsc::UnboundedReceiver<Plaintext>,
     state: Arc<LinkState>,
     current: Option<Plaintext>,
 }
@@ -306,7 +344,7 @@ impl Receiver {
     /// the stream was cut. Safe to cancel.
     pub async fn receive(&mut self) -> Result<&[u8], Error> {
         match self.incoming.recv().await {
-            Some(plaintext) => Ok(self.current.insert(plaintext).bytes()),
+            Some(plaintext) => Ok(self.current.insert(plaintext.taken()).bytes()),
             None => Err(self.state.error()),
         }
     }

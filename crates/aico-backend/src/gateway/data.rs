@@ -77,7 +77,7 @@ pub(crate) async fn get(running: &Running, caller: &Caller, path: &str, line: &m
         Ok(value) => value,
         Err(failure) => return line.fail(&failure).await,
     };
-    line.answer(&GetAnswer { bytes: value.bytes() }).await?;
+    line.begin_answer(&GetAnswer { bytes: value.bytes() }).await?;
     let bytes = value.bytes();
     send_value(line, bytes, |chunk| value.next_chunk(chunk)).await.map(drop)
 }
@@ -93,7 +93,7 @@ pub(super) async fn send_value(
         match block_in_place(|| next(&mut chunk)) {
             // An empty value is one empty piece, and a data part is never empty.
             Ok(true) if chunk.is_empty() => {}
-            Ok(true) => line.sender.send(&[&[PartKind::Data as u8], &chunk]).await?,
+            Ok(true) => line.sender.send_more(&[&[PartKind::Data as u8], &chunk]).await?,
             Ok(false) => break,
             Err(error) => {
                 line.fail(&failure(&error)).await?;

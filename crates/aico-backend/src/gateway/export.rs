@@ -42,7 +42,7 @@ async fn next(export: &mut Export<'_>, line: &mut Line<'_>) -> Result<Option<Opt
         Ok(None) => Ok(None),
         Ok(Some((entry, value))) => {
             let path = entry.path.as_str().to_owned();
-            line.answer(&ListEntry { path, bytes: value.bytes(), changed_ms: entry.changed_ms }).await?;
+            line.begin_answer(&ListEntry { path, bytes: value.bytes(), changed_ms: entry.changed_ms }).await?;
             Ok(Some(Some(value)))
         }
         Err(error) => {

@@ -50,6 +50,11 @@ impl Line<'_> {
         self.sender.send(&[&[PartKind::Answer as u8], &to_json(answer)?]).await
     }
 
+    /// The same, where a value follows.
+    pub(crate) async fn begin_answer(&mut self, answer: &impl Serialize) -> Result<(), NetError> {
+        self.sender.send_more(&[&[PartKind::Answer as u8], &to_json(answer)?]).await
+    }
+
     pub(crate) async fn fail(&mut self, failure: &Failure) -> Result<(), NetError> {
         self.sender.send(&[&[PartKind::Failure as u8], &to_json(failure)?]).await
     }

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use aico_crypto::{ComponentKind, Identity, IdentitySecret, Name, OsRandom};
 use aico_net::{Address, Dial, Error, Manner, SecureStream, Speaker};
+use aico_proto::message::{Failure, FailureCode, Part, PartKind, to_json};
 use aico_proto::{CloseReason, Error as ProtoError, LocalIdentity, Settings, Standing, Trust};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 
 struct Everybody;
 
@@ -179,6 +181,98 @@ async fn a_frozen_peer_is_given_up_after_three_intervals() {
     assert!(matches!(ended, Err(Error::Channel(ProtoError::Silent))), "{:?}", ended.err());
     assert!((2..6).contains(&began.elapsed().as_secs()));
     frozen.join().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn short_records_are_held_back_until_something_follows() {
+    let (mut client, mut server, _) = pair(settings(), false).await;
+    client.sender.max_plaintext().await;
+    let handle = client.handle();
+    let before = handle.traffic().sent;
+    client.sender.send_more(&[b"one"]).await.unwrap();
+    client.sender.send_more(&[b"two"]).await.unwrap();
+    assert!(client.sender.holds());
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(handle.traffic().sent, before, "nothing of it was written");
+    client.sender.send(&[b"three"]).await.unwrap();
+    for text in [&b"one"[..], b"two", b"three"] {
+        assert_eq!(server.receiver.receive().await.unwrap(), text);
+    }
+    // Each of the ways out, and what is too long to be held.
+    client.sender.send_more(&[b"four"]).await.unwrap();
+    client.sender.push().await.unwrap();
+    assert_eq!(server.receiver.receive().await.unwrap(), b"four");
+    client.sender.send_more(&[b"five"]).await.unwrap();
+    client.sender.flush().await.unwrap();
+    assert_eq!(server.receiver.receive().await.unwrap(), b"five");
+    client.sender.send_more(&[&[6; 16_384]]).await.unwrap();
+    client.sender.send_more(&[b"seven"]).await.unwrap();
+    assert_eq!(server.receiver.receive().await.unwrap(), [6; 16_384]);
+    assert_eq!(server.receiver.receive().await.unwrap(), b"seven");
+    client.sender.send_more(&[b"eight"]).await.unwrap();
+    client.sender.close(CloseReason::Normal).await.unwrap();
+    assert_eq!(server.receiver.receive().await.unwrap(), b"eight");
+    assert!(matches!(server.receiver.receive().await, Err(Error::Closed(CloseReason::Normal))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_read_is_not_sent_without_end() {
+    // The longest record, short ones, and empty ones: what waits in this process has a bound for all of them.
+    // The kernel's buffers of two sockets come on top.
+    for (bytes, at_most) in [(16 << 20, 112 << 20), (100, 24 << 20), (0, 24 << 20)] {
+        let (mut client, mut server, _) = pair(settings(), false).await;
+        let (record, mut sent) = (vec![1; bytes.min(client.sender.max_plaintext().await)], 0usize);
+        while let Ok(done) = timeout(Duration::from_millis(300), client.sender.send(&[&record])).await {
+            done.unwrap();
+            sent += 1;
+            assert!(sent * (record.len() + 58) < at_most, "{sent} records of {bytes} bytes");
+        }
+        // And all of it comes when somebody reads.
+        for _ in 0..sent {
+            assert_eq!(server.receiver.receive().await.unwrap(), record);
+        }
+    }
+}
+
+/// Says a little, and then nothing for ever.
+struct Hesitates(bool);
+
+impl tokio::io::AsyncRead for Hesitates {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        if std::mem::replace(&mut self.0, true) {
+            return std::task::Poll::Pending;
+        }
+        buffer.put_slice(b"a little");
+        std::task::Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_source_does_not_keep_the_request_back() {
+    let (manner_of_client, _) = manner(ComponentKind::Cli, settings());
+    let (manner_of_server, expected) = manner(ComponentKind::Backend, settings());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = Address::Tcp(listener.local_addr().unwrap(), expected);
+    let refusing = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut line = SecureStream::accept(stream, &manner_of_server, Arc::new(Everybody)).await.unwrap();
+        assert!(matches!(Part::parse(line.receiver.receive().await.unwrap()), Ok(Part::Request(_))));
+        assert!(matches!(Part::parse(line.receiver.receive().await.unwrap()), Ok(Part::Data(b"a little"))));
+        let no = Failure { code: FailureCode::Denied, message: "no".to_owned(), hint: None };
+        line.sender.send(&[&[PartKind::Failure as u8], &to_json(&no).unwrap()]).await.unwrap();
+        assert!(matches!(Part::parse(line.receiver.receive().await.unwrap()), Ok(Part::End(_))));
+        line.receiver.receive().await.map(drop)
+    });
+    let dial = Dial { address, manner: manner_of_client, retries: 0 };
+    let mut client = dial.connect().await.unwrap();
+    let refused = timeout(Duration::from_secs(10), client.put("diary/monday", &mut Hesitates(false))).await.unwrap();
+    assert!(matches!(refused, Err(Error::Failure(failure)) if failure.message == "no"));
+    drop(client);
+    assert!(refusing.await.unwrap().is_err());
 }
 
 /// Somebody who reads slowly, in a pager say, has not lost the other side.

@@ -1,4 +1,5 @@
-//! The log as its users see it: entries get their index at once, a thread puts them on disk in batches.
+//! The log as its users see it: entries get their index at once and go to disk in batches, by those who wait for them;
+//! a thread writes what nobody waits for, and full bundles.
 
 use std::io;
 use std::path::Path;
@@ -37,7 +38,7 @@ pub(super) struct Shared {
     queue: Mutex<Queue>,
     pub(super) store: Mutex<Store>,
     pub(super) seal_key: LogSealKey,
-    /// There is something to write, or an end.
+    /// The thread has something to do.
     work: Condvar,
     /// A write ended.
     done: Condvar,
@@ -51,7 +52,12 @@ struct Queue {
     durable: Head,
     /// When to write although nobody waits.
     due: Option<Instant>,
-    urgent: bool,
+    /// When the thread looks at the time again by itself.
+    wakes: Option<Instant>,
+    /// Somebody writes; one at a time, so that entries keep their order.
+    writing: bool,
+    /// Full bundles wait for the thread, and the next write for them.
+    publish: bool,
     closing: bool,
     /// The write that closing asks for has been tried.
     tried_last: bool,
@@ -112,14 +118,13 @@ impl AuditLog {
         let leaf_hash = sealed.leaf.0;
         queue.waiting.push(sealed);
         queue.next += 1;
-        if queue.due.is_none() {
-            queue.due = Some(Instant::now() + WRITE_AFTER);
-            self.shared.work.notify_one();
-        }
+        queue.due = queue.due.or_else(|| Some(Instant::now() + WRITE_AFTER));
+        self.shared.wake_in_time(&queue);
         Ok(Receipt { log_id: self.log_id, index, leaf_hash })
     }
 
-    /// Returns when the entry at `index` and all before it are on disk, writing at once; callers share a write.
+    /// Returns when the entry at `index` and all before it are on disk, writing at once, in this thread unless another
+    /// one is writing already; callers share a write.
     ///
     /// # Errors
     /// [`Error::Misuse`] if there is no such entry; the write's error if it failed. The entry keeps its place then, and
@@ -195,7 +200,9 @@ impl Queue {
             next: durable.size,
             durable,
             due: None,
-            urgent: false,
+            wakes: None,
+            writing: false,
+            publish: false,
             closing: false,
             tried_last: false,
             stopped: false,
@@ -234,29 +241,71 @@ impl Shared {
     }
 
     /// Waits until the entry at `index` is on disk or a write has failed.
-    fn wait<'a>(&self, mut queue: MutexGuard<'a, Queue>, index: u64) -> Result<MutexGuard<'a, Queue>, Error> {
+    fn wait<'a>(&'a self, mut queue: MutexGuard<'a, Queue>, index: u64) -> Result<MutexGuard<'a, Queue>, Error> {
         let failures = queue.failures;
         while queue.durable.size <= index {
             if queue.stopped || queue.failures != failures {
                 return Err(queue.last_failure());
             }
-            queue.urgent = true;
-            self.work.notify_one();
-            queue = self.done.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = if queue.writing {
+                self.done.wait(queue).unwrap_or_else(PoisonError::into_inner)
+            } else {
+                self.write(queue)
+            };
         }
         Ok(queue)
     }
 
-    /// The next entries to write, when it is time; `None` at the end.
-    fn next_batch(&self) -> Option<Vec<Sealed>> {
+    /// Writes everything that waits. The lock on the queue is given back meanwhile, and others queue up behind.
+    fn write<'a>(&'a self, mut queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
+        (queue.writing, queue.due) = (true, None);
+        let batch = std::mem::take(&mut queue.waiting);
+        drop(queue);
+        let mut write = Write { shared: self, ended: None, publish: false };
+        let mut store = self.store();
+        let written = store.append(batch);
+        write.publish = written.is_ok() && store.wants_to_publish();
+        write.ended = Some(written);
+        drop(store);
+        drop(write);
+        self.queue()
+    }
+
+    /// Lets the next one write.
+    fn ended(&self, mut queue: MutexGuard<'_, Queue>) {
+        queue.writing = queue.publish;
+        if queue.publish {
+            self.work.notify_one();
+        } else {
+            self.wake_in_time(&queue);
+        }
+        self.done.notify_all();
+    }
+
+    /// Wakes the thread if it would sleep beyond what is due.
+    fn wake_in_time(&self, queue: &Queue) {
+        if queue.due.is_some_and(|due| queue.wakes.is_none_or(|wakes| due < wakes)) {
+            self.work.notify_one();
+        }
+    }
+
+    /// Sleeps until the thread has something to do; none at the end.
+    fn next_task(&self) -> Option<Task<'_>> {
         let mut queue = self.queue();
         loop {
+            if queue.publish {
+                queue.publish = false;
+                return Some(Task::Publish);
+            }
             let now = Instant::now();
             let due = queue.due.filter(|_| queue.unwritten() > 0);
-            if queue.closing || queue.urgent || due.is_some_and(|due| due <= now) {
+            let is_time = queue.closing || due.is_some_and(|due| due <= now);
+            if is_time && !queue.writing {
                 break;
             }
-            queue = match due {
+            // Whoever writes wakes the thread if there is something left to do.
+            queue.wakes = due.filter(|_| !queue.writing);
+            queue = match queue.wakes {
                 None => self.work.wait(queue).unwrap_or_else(PoisonError::into_inner),
                 Some(due) => self.work.wait_timeout(queue, due - now).unwrap_or_else(PoisonError::into_inner).0,
             };
@@ -264,23 +313,44 @@ impl Shared {
         if queue.closing && (queue.unwritten() == 0 || std::mem::replace(&mut queue.tried_last, true)) {
             return None;
         }
-        (queue.urgent, queue.due) = (false, None);
-        Some(std::mem::take(&mut queue.waiting))
+        Some(Task::Write(queue))
     }
 }
 
-/// The thread: one write after the other. Whoever waits hears of it before full bundles are written.
+enum Task<'a> {
+    Write(MutexGuard<'a, Queue>),
+    Publish,
+}
+
+/// The thread's life.
 fn write_until_closed(shared: &Shared) {
     let _stopped = Stopped(shared);
-    while let Some(batch) = shared.next_batch() {
-        let mut store = shared.store();
-        let written = store.append(batch);
-        let good = written.is_ok();
-        shared.queue().note(written);
-        shared.done.notify_all();
-        if good {
-            store.publish_if_due();
+    while let Some(task) = shared.next_task() {
+        match task {
+            Task::Write(queue) => drop(shared.write(queue)),
+            Task::Publish => {
+                shared.store().publish_if_due();
+                shared.ended(shared.queue());
+            }
         }
+    }
+}
+
+/// A write under way. However it ends, those who wait for it hear of it.
+struct Write<'a> {
+    shared: &'a Shared,
+    /// None if it panicked.
+    ended: Option<Result<Head, Error>>,
+    publish: bool,
+}
+
+impl Drop for Write<'_> {
+    fn drop(&mut self) {
+        let panicked = Err(Error::Misuse("a write of the audit log did not end"));
+        let mut queue = self.shared.queue();
+        queue.note(self.ended.take().unwrap_or(panicked));
+        queue.publish = self.publish;
+        self.shared.ended(queue);
     }
 }
 

@@ -8,9 +8,14 @@ use super::store::Store;
 use crate::Error;
 
 impl Store {
+    /// Whether the tail holds full bundles, or they could not be written before.
+    pub(super) fn wants_to_publish(&self) -> bool {
+        self.entries.len() >= TILE_WIDTH || self.trouble.is_some()
+    }
+
     /// Writes what the tail holds of full bundles. A failure is kept as [`Store::trouble`]: the tail has every entry.
     pub(super) fn publish_if_due(&mut self) {
-        if self.entries.len() >= TILE_WIDTH || self.trouble.is_some() {
+        if self.wants_to_publish() {
             self.trouble = self.publish().err().map(|e| e.to_string());
         }
     }
