@@ -115,6 +115,7 @@ impl Arena {
     fn of(blocks: usize) -> Result<Self, Error> {
         let mut memory = Vec::new();
         memory.try_reserve_exact(blocks).map_err(|_| Error::Memory)?;
+        aico_ffi_memory::advise_working_memory(memory.spare_capacity_mut());
         memory.resize(blocks, Block::default());
         Ok(Self(memory))
     }

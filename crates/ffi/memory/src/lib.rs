@@ -10,6 +10,7 @@
 //! the secret memory open across `exec`: any child could map it.)
 #![expect(unsafe_code, reason = "a leaf crate around memfd_secret, mmap, mlock and madvise")]
 
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,6 +20,8 @@ use zeroize::Zeroize;
 /// Bytes of a slot.
 pub const SLOT_BYTES: usize = 64;
 const CHUNK_BYTES: usize = 64 * 1024;
+/// At least a page: where pages are larger, the advice below is refused or widened by the kernel.
+const PAGE_BYTES: usize = 4096;
 
 /// How well the weakest page handed out so far is protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -150,6 +153,21 @@ fn map(flags: libc::c_int, file: RawFd) -> Option<&'static mut [Line]> {
     Some(unsafe { std::slice::from_raw_parts_mut(start.cast(), CHUNK_BYTES / SLOT_BYTES) })
 }
 
+/// Asks the kernel for large pages in memory that is about to be filled, which saves most of its page faults, and to leave
+/// it out of core dumps. Advice: where the kernel does not take it, nothing is lost but time.
+pub fn advise_working_memory<T>(memory: &mut [MaybeUninit<T>]) {
+    let bytes = memory.as_mut_ptr_range();
+    let page = PAGE_BYTES - 1;
+    let (from, to) = ((bytes.start.addr() + page) & !page, bytes.end.addr() & !page);
+    if from < to {
+        let start = bytes.start.cast::<libc::c_void>().with_addr(from);
+        for advice in [libc::MADV_HUGEPAGE, libc::MADV_DONTDUMP] {
+            // SAFETY: whole pages inside of memory that the caller lends us; neither advice reads or changes a byte.
+            let _refused = unsafe { libc::madvise(start, to - from, advice) };
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,14 +192,9 @@ mod tests {
         assert!(slots.iter().enumerate().all(|(n, slot)| *slot.bytes() == n.to_le_bytes()));
     }
 
-    #[test]
-    fn the_pages_cannot_be_read_through_the_kernel_or_are_left_out_of_dumps() {
-        let mut slot = Slot::take();
-        slot.bytes_mut::<4>().fill(7);
-        let address = ptr::from_ref(slot.bytes::<4>()).addr();
-        let protection = protection();
+    /// `VmFlags` of the mapping that holds `address`.
+    fn flags_at(address: usize) -> String {
         let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-        let mut flags = "";
         let mut inside = false;
         for line in maps.lines() {
             let range = line.split(' ').next().and_then(|range| range.split_once('-'));
@@ -190,9 +203,34 @@ mod tests {
             {
                 inside = (from..to).contains(&address);
             } else if inside && line.starts_with("VmFlags:") {
-                flags = line;
+                return line.to_owned();
             }
         }
+        String::new()
+    }
+
+    #[test]
+    fn working_memory_is_what_it_was_and_in_no_dump() {
+        advise_working_memory::<u64>(&mut []);
+        advise_working_memory(&mut [MaybeUninit::<u8>::uninit(); 100]);
+        // From a page's middle to another's: the pages at the edges belong to somebody else too.
+        let mut memory = vec![MaybeUninit::new(7u8); 64 << 20];
+        let (edge, inside) = (memory.as_ptr().addr(), memory[32 << 20..].as_ptr().addr());
+        advise_working_memory(&mut memory[1000..(64 << 20) - 1000]);
+        // SAFETY: every byte was initialised above.
+        assert!(memory.iter().all(|byte| unsafe { byte.assume_init() } == 7));
+        let flags = flags_at(inside);
+        assert!(flags.contains(" dd"), "{flags:?}");
+        assert!(!flags_at(edge).contains(" dd"), "the page in front of it is as it was");
+    }
+
+    #[test]
+    fn the_pages_cannot_be_read_through_the_kernel_or_are_left_out_of_dumps() {
+        let mut slot = Slot::take();
+        slot.bytes_mut::<4>().fill(7);
+        let address = ptr::from_ref(slot.bytes::<4>()).addr();
+        let protection = protection();
+        let flags = flags_at(address);
         assert!(flags.contains(" dd"), "left out of core dumps: {flags:?}");
         if protection != Protection::Unlocked {
             assert!(flags.contains(" lo"), "never swapped: {flags:?}");
