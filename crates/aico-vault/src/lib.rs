@@ -24,6 +24,6 @@ pub use system::{Component, Notice};
 pub use unlock::Proof;
 pub use user_data::{Category, Entry, Stored};
 pub use vault::{
-    Anchor, Export, ExportedValue, Found, Get, How, KeyChange, Locked, LockedLog, Opening, Places, Put, SlotState,
-    Unlocked, Vault, VaultState, read_header, survey,
+    Anchor, Checked, Content, Export, ExportedValue, Found, Get, How, KeyChange, Locked, LockedLog, Opening, Places,
+    Put, SlotState, Unlocked, Vault, VaultState, read_header, survey,
 };

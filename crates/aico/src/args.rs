@@ -62,6 +62,9 @@ pub(crate) enum Command {
         /// The process that it ends with
         parent: i32,
     },
+    /// The vault as it lies on the disk
+    #[command(subcommand)]
+    Vault(VaultCommand),
     /// Keep and read data
     #[command(subcommand)]
     Data(DataCommand),
@@ -98,6 +101,16 @@ pub(crate) enum DataCommand {
     Export { dir: PathBuf },
     /// Say what is stored, how much, how it is protected and who may read it
     Inventory {
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum VaultCommand {
+    /// Read and authenticate every byte of it; the backend must be stopped
+    Verify {
         /// Print one JSON object a line
         #[arg(long)]
         json: bool,
@@ -257,6 +270,7 @@ impl Args {
             | Command::Doctor { json }
             | Command::Data(DataCommand::List { json, .. } | DataCommand::Inventory { json })
             | Command::Config(ConfigCommand::Show { json })
+            | Command::Vault(VaultCommand::Verify { json })
             | Command::Security(
                 SecurityCommand::Session { json } | SecurityCommand::Slots(SlotsCommand::List { json }),
             )

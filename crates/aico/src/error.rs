@@ -36,6 +36,8 @@ pub(crate) enum Error {
     Export(usize),
     #[error("{0} wants a terminal, or a person at one")]
     NoTerminal(&'static str),
+    #[error("{0} parts of the vault are not intact")]
+    NotIntact(usize),
     #[error("{0} things are wrong")]
     Unwell(usize),
     #[error("the worker ended with code {0}")]
@@ -92,6 +94,8 @@ impl Error {
             Self::NoTerminal(_) => 6,
             Self::Worker(code) => *code,
             Self::Service(error) => error.exit_code(),
+            Self::Vault(VaultError::WrongPassword) => 6,
+            Self::Vault(VaultError::LockedByOwner) => 9,
             Self::NotAnchored => 3,
             Self::Net(NetError::NotRunning(_)) => 4,
             Self::Net(NetError::Failure(failure)) => match failure.code {
@@ -117,6 +121,9 @@ impl Error {
             Self::Backend(aico_backend::Error::Config { hint, .. }) => return hint.clone(),
             Self::NoTerminal(_) => {
                 "run it on a terminal; where a password is asked for, `--password-file FILE` gives it"
+            }
+            Self::NotIntact(_) => {
+                "each is named above, and what is called intact still opens; keep a copy of the whole folder as it is now"
             }
             Self::Unwell(_) => "each line above that begins with PROBLEM says what to do",
             Self::Export(_) => "the paths that are named above cannot be files beside the others",

@@ -43,6 +43,11 @@ impl Owner {
         Ok(Self { lines: Some(lines) })
     }
 
+    /// Whether there is a password file, or somebody at a terminal.
+    pub(crate) fn can_be_asked(&self) -> bool {
+        self.lines.is_some() || self.has_terminal()
+    }
+
     /// Whether somebody can be asked.
     pub(crate) fn has_terminal(&self) -> bool {
         self.lines.is_none() && std::io::stdin().is_terminal()

@@ -70,7 +70,12 @@ impl FileStore {
     /// Opens the folder, or makes it; the folder above must exist.
     pub(crate) fn open(folder: &Path, space: [u8; 16], wrap: FileWrapKey) -> Result<Self, Error> {
         ensure_folder(folder)?;
-        Ok(Self { folder: folder.to_owned(), space, wrap })
+        Ok(Self::at(folder, space, wrap))
+    }
+
+    /// The folder as it is, to read from.
+    pub(crate) fn at(folder: &Path, space: [u8; 16], wrap: FileWrapKey) -> Self {
+        Self { folder: folder.to_owned(), space, wrap }
     }
 
     /// Begins a file of unknown length.

@@ -112,7 +112,6 @@ impl Database {
         result
     }
 
-    #[cfg(test)]
     /// Reads and authenticates every page, and checks that they form a database.
     ///
     /// # Errors
@@ -235,7 +234,6 @@ fn is_sound(connection: &Connection) -> bool {
     status.is_ok_and(|status| status == "1")
 }
 
-#[cfg(test)]
 fn first_finding(connection: &Connection) -> Result<Option<String>, Error> {
     let mut pages = connection.prepare("PRAGMA cipher_integrity_check")?;
     if let Some(finding) = pages.query_map((), |row| row.get(0))?.next() {

@@ -52,6 +52,11 @@ impl UserData {
         Ok(data)
     }
 
+    /// The values of a space as they are, to be read: nothing is removed.
+    pub(crate) fn to_read(database: Arc<Database>, folder: &Path, space: [u8; 16], wrap: FileWrapKey) -> Self {
+        Self { database, files: Arc::new(FileStore::at(folder, space, wrap)) }
+    }
+
     /// Begins to store a value; `now_ms` is Unix time. Nothing is seen of it before [`ValueWriter::finish`].
     #[must_use]
     pub(crate) fn begin_put(&self, path: &DataPath, now_ms: u64) -> ValueWriter {

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::header::VaultId;
 use crate::{Error, durable};
 
-const NAME: &str = "locked.log";
+pub(super) const NAME: &str = "locked.log";
 const TAG: &str = "AICO-LOCKED-1";
 /// Lines that are kept; the last one says that there were more.
 const MAX_LINES: usize = 256;

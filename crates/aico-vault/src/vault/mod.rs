@@ -1,6 +1,7 @@
 mod keys;
 mod locked_log;
 mod value;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +22,7 @@ use crate::{Error, durable};
 pub use keys::{KeyChange, SlotState};
 pub use locked_log::LockedLog;
 pub use value::{Export, ExportedValue, Get, Put};
+pub use verify::{Checked, Content};
 
 const HEADER: &str = "vault.aico";
 /// The header of a set-up that is not finished: it becomes [`HEADER`] as the last step.
@@ -296,6 +298,11 @@ impl Spaces {
 fn newest_anchor(system: &System, owner: &UserData) -> Result<Option<Head>, Error> {
     let kept = [kept_anchor(system.database())?, kept_anchor(owner.database())?];
     Ok(kept.into_iter().flatten().max_by_key(|head| head.size))
+}
+
+/// The same of the databases that still tell.
+fn newest_kept<'a>(databases: impl Iterator<Item = &'a Database>) -> Option<Head> {
+    databases.filter_map(|database| kept_anchor(database).ok().flatten()).max_by_key(|head| head.size)
 }
 
 impl Unlocked {

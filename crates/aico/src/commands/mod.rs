@@ -14,6 +14,7 @@ mod security;
 pub(crate) mod service;
 mod status;
 mod up;
+mod vault;
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -23,7 +24,7 @@ use aico_backend::confine::Confinement;
 use aico_net::Client;
 use aico_proto::message::{Request, StatusAnswer};
 
-use crate::args::{Args, AuditCommand, Command, DataCommand};
+use crate::args::{Args, AuditCommand, Command, DataCommand, VaultCommand};
 use crate::error::Error;
 use crate::owner::Owner;
 use crate::ui;
@@ -83,6 +84,7 @@ async fn dispatch(command: Command, owner: Owner, confinement: Confinement) -> R
         Command::Reset => reset::reset(),
         Command::Service(command) => service::service(command),
         Command::Data(command) => data(command, owner).await,
+        Command::Vault(VaultCommand::Verify { json }) => vault::verify(json, owner),
         Command::Audit(AuditCommand::Tail { count, json }) => audit::tail(count, json).await,
         Command::Audit(AuditCommand::Verify { require_anchor, checkpoint, json }) => {
             audit::verify(require_anchor, checkpoint.as_deref(), json).await

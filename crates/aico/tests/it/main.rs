@@ -27,3 +27,4 @@ mod service;
 mod session;
 mod tamper;
 mod tcp;
+mod verify;
