@@ -190,6 +190,65 @@ fn a_man_in_the_middle_cannot_downgrade() {
 }
 
 #[test]
+fn a_server_knows_whether_it_is_meant() {
+    let (client, server) = (cli(), backend());
+    let (_, mut hello) = Initiator::start(server.identity().clone(), fresh(&client, false), Terms::default());
+    assert!(Responder::is_meant(server.identity().key(), &hello));
+    assert!(!Responder::is_meant(backend().identity().key(), &hello));
+    hello[20] ^= 1;
+    assert!(!Responder::is_meant(server.identity().key(), &hello));
+}
+
+#[test]
+fn an_answer_with_flags_that_were_not_offered_is_refused() {
+    let (client, server) = (cli(), backend());
+    let flags_at = 8 + 1 + 1 + 2;
+    for flags in [1, 2, 4, 5] {
+        let done = shake_changed(&client, &server, false, |frame, bytes| {
+            if frame == 1 {
+                bytes[flags_at + 1] = flags;
+            }
+        });
+        assert_eq!(done.err(), Some(Error::Malformed("flags that were not offered")), "{flags}");
+    }
+}
+
+#[test]
+fn a_rekey_keeps_version_suite_flags_and_has_no_mac() {
+    // docs/spec/channel.md: "Both sides MUST refuse a REKEY with another version, suite, flags or identity than those of the
+    // channel, or whose mac1 is not zero."
+    let (client, server) = (cli(), backend());
+    let mut shaken = shake(&client, &server, false);
+    let aico_proto::Control::RekeyHello(hello) = shaken.client.rekeyer.start(fresh(&client, false)).unwrap() else {
+        unreachable!()
+    };
+    let (version_at, suite_at, flags_at, mac_at) = (10, 13, 15, hello.len() - 16);
+    let mut answer = |hello: &[u8]| shaken.server.rekeyer.on_hello(&server, fresh(&server, false), hello);
+    let changes = [(version_at, 2), (suite_at, 2), (flags_at, 1), (flags_at, 2), (flags_at, 4), (flags_at, 5)];
+    for (at, value) in changes.into_iter().chain((mac_at..hello.len()).map(|at| (at, 1))) {
+        let mut changed = hello.clone();
+        assert_ne!(changed[at], value);
+        changed[at] = value;
+        assert!(answer(&changed).is_err(), "byte {at} is {value}");
+    }
+    assert!(answer(&hello).is_ok());
+}
+
+#[test]
+fn a_key_has_its_length_and_no_other() {
+    let (client, server) = (cli(), backend());
+    let (_, hello) = Initiator::start(server.identity().clone(), fresh(&client, true), Terms::default());
+    let length_at = hello.len() - 16 - 1184 - 2;
+    for length in [1183u16, 1185, 1, u16::MAX] {
+        let mut hello = hello.clone();
+        hello[length_at..length_at + 2].copy_from_slice(&length.to_be_bytes());
+        sign_anew(&mut hello, &server);
+        let answer = Responder::on_hello(&server, &hello, fresh(&server, false), Terms::default());
+        assert_eq!(answer.err(), Some(Refusal::Alert(Alert::Malformed)), "{length}");
+    }
+}
+
+#[test]
 fn offers_that_break_the_rules_are_answered_with_an_alert() {
     let (client, server) = (cli(), backend());
     let offer = |change: &dyn Fn(&mut Vec<u8>), hybrid| {
