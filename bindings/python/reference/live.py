@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-TESTS = ["test_reference", "test_audit", "test_vault", "test_live.Running"]
+TESTS = ["test_reference", "test_audit", "test_vault", "test_sealed", "test_live.Running"]
 CONFIGURATION = """security:
   transport: {padding: padme}
   components: {backend: {listen_address: "127.0.0.1:0"}}

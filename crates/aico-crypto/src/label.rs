@@ -51,6 +51,10 @@ labels! {
     STORE_SQLCIPHER = "store sqlcipher";
     FILE_WRAP = "file wrap";
     GRANT_SIGN = "grant signer";
+    // Sealed files (docs/spec/sealed-file.md).
+    SEALED_FILE = "sealed file";
+    SEALED_CHECK = "sealed check";
+    SEALED_NAME = "sealed name";
     // The audit log (docs/spec/audit-log.md).
     LOG_SEAL = "log seal";
     LOG_SIGN = "log signer";

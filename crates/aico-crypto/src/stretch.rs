@@ -5,7 +5,7 @@ use unicode_normalization::UnicodeNormalization;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::secret::wipe_stack;
-use crate::{Error, Secret, SlotSecret};
+use crate::{Error, SealedFileKey, Secret, SlotSecret};
 
 /// Bytes of a salt.
 pub const SALT_BYTES: usize = 16;
@@ -25,6 +25,8 @@ pub struct StretchCost {
 impl StretchCost {
     /// The *master* set: 1 GiB, 3 passes, 4 lanes.
     pub const MASTER: Self = Self { memory_mib: 1024, passes: 3, lanes: 4 };
+    /// The *file* set, for a file that is sealed under a passphrase: 128 MiB, 1 pass, 2 lanes.
+    pub const FILE: Self = Self { memory_mib: 128, passes: 1, lanes: 2 };
     /// Least memory in MiB: less is not accepted from anywhere.
     pub const FLOOR_MIB: u32 = 64;
     /// Most memory in MiB that a stored set may ask for.
@@ -36,6 +38,12 @@ impl StretchCost {
     #[must_use]
     pub fn master_with(memory_mib: u32) -> Self {
         Self { memory_mib: memory_mib.clamp(Self::FLOOR_MIB, Self::CEILING_MIB), ..Self::MASTER }
+    }
+
+    /// Whether a file from anybody may ask for it: at most 1 GiB, 4 passes and 8 lanes.
+    #[must_use]
+    pub fn is_bearable(self) -> bool {
+        self.memory_mib <= 1024 && self.passes <= 4 && self.lanes <= 8
     }
 
     /// The memory in MiB.
@@ -96,6 +104,15 @@ impl Password {
     /// Stretches it to a slot's secret. Takes `cost.memory_mib()` MiB, which are wiped, and seconds: keep it off threads
     /// that others wait for, and one at a time. Fails with [`Error::Memory`] where the memory is not to be had.
     pub fn stretch(&self, salt: &[u8; SALT_BYTES], cost: StretchCost) -> Result<SlotSecret, Error> {
+        self.stretched(salt, cost).map(SlotSecret)
+    }
+
+    /// Stretches it to the key of a sealed file, as [`Password::stretch`] does for a slot.
+    pub fn stretch_for_file(&self, salt: &[u8; SALT_BYTES], cost: StretchCost) -> Result<SealedFileKey, Error> {
+        self.stretched(salt, cost).map(|secret| SealedFileKey::of(&secret))
+    }
+
+    fn stretched(&self, salt: &[u8; SALT_BYTES], cost: StretchCost) -> Result<Secret<32>, Error> {
         let memory_kib = cost.memory_mib.checked_mul(1024).ok_or(Error::Memory)?;
         let params = Params::new(memory_kib, cost.passes, cost.lanes, Some(32)).map_err(|_| WHAT)?;
         let mut arena = Arena::of(params.block_count())?;
@@ -104,7 +121,7 @@ impl Password {
         let done = argon2.hash_password_into_with_memory(self.0.as_bytes(), salt, secret.bytes_mut(), &mut arena.0);
         wipe_stack();
         done.map_err(|_| Error::Failed)?;
-        Ok(SlotSecret(secret))
+        Ok(secret)
     }
 }
 

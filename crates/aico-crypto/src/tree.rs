@@ -87,6 +87,10 @@ key! {
     random FileKey
 }
 key! {
+    /// Stretched from a passphrase; wraps the key of one sealed file.
+    SealedFileKey
+}
+key! {
     /// The audit log's own key: sealing and signing derive from it.
     random LogKey
 }
@@ -121,6 +125,7 @@ wraps!(SpaceKey => PseudonymKey as "space pseudonym", wrap_pseudonym, unwrap_pse
 wraps!(SpaceKey => GrantKey as "space grant", wrap_grant, unwrap_grant);
 wraps!(SpaceKey => LockedKey as "space locked", wrap_locked, unwrap_locked);
 wraps!(FileWrapKey => FileKey as "space file", wrap_file, unwrap_file);
+wraps!(SealedFileKey => FileKey as "sealed file", wrap_file, unwrap_file);
 
 impl SlotSecret {
     /// The slot's key; `context` is the vault's and the slot's description.
@@ -150,6 +155,40 @@ impl SlotSecret {
 }
 
 const SLOT_SECRET_PREFIX: &str = "AICO-SLOT-1-";
+
+impl SealedFileKey {
+    pub(crate) fn of(stretched: &Secret<32>) -> Self {
+        Self(kdf(stretched.bytes(), Label::SEALED_FILE, &[]))
+    }
+
+    /// Tells a wrong passphrase from a damaged file, and commits the file to its key; `header` is what stands before it.
+    #[must_use]
+    pub fn check_value(&self, header: &[u8]) -> [u8; 16] {
+        *kdf::<16>(self.0.bytes(), Label::SEALED_CHECK, &[header]).bytes()
+    }
+
+    /// Whether `stored` is this key's check value.
+    #[must_use]
+    pub fn matches(&self, header: &[u8], stored: &[u8; 16]) -> bool {
+        same_bytes(&self.check_value(header), stored)
+    }
+}
+
+impl FileKey {
+    /// Seals the name of a sealed file; `header` is what stands before it.
+    pub fn seal_name(&self, header: &[u8], name: &[u8], random: &dyn Random) -> Result<Vec<u8>, Error> {
+        seal_random(&self.name_key(), header, name, random)
+    }
+
+    /// Opens the name of a sealed file.
+    pub fn open_name(&self, header: &[u8], sealed: &[u8]) -> Result<Vec<u8>, Error> {
+        open_random(&self.name_key(), header, sealed)
+    }
+
+    fn name_key(&self) -> Secret<32> {
+        kdf(self.0.bytes(), Label::SEALED_NAME, &[])
+    }
+}
 
 impl SlotKey {
     /// Tells a wrong secret apart from a damaged slot, and commits the slot to its key.

@@ -54,6 +54,14 @@ pub fn header(data: &[u8]) {
     }
 }
 
+/// The front of a sealed file; what stands behind it is opened chunk by chunk under a key that only its sender has.
+pub fn sealed_file(data: &[u8]) {
+    let mut rest = data;
+    if aico_vault::sealed_file::SealedFile::read(&mut rest).is_ok() {
+        assert!((172..=426).contains(&(data.len() - rest.len())), "a header has 171 bytes and a name");
+    }
+}
+
 /// `locked.log`.
 pub fn locked_log(data: &[u8]) {
     let path = file("locked.log", data);

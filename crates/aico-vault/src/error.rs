@@ -103,13 +103,23 @@ fn needs_text(needs: Option<&str>) -> String {
 impl Error {
     /// Wraps an I/O error with what was being done; a full disk becomes [`Error::Full`].
     pub(crate) fn io(doing: &str, path: &Path, source: io::Error) -> Self {
-        let what = format!("{doing} {}", path.display());
+        Self::failed(format!("{doing} {}", path.display()), source)
+    }
+
+    /// What the system said while doing `what`; a full disk is told apart.
+    pub(crate) fn failed(what: String, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
                 Self::Full { what }
             }
             _ => Self::Io { what, source },
         }
+    }
+
+    /// A write to `path` that failed; a full disk is told apart.
+    #[must_use]
+    pub fn writing(path: &Path, source: io::Error) -> Self {
+        Self::io("writing", path, source)
     }
 
     /// A file that is not what was written there.

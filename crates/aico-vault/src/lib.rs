@@ -10,6 +10,7 @@ mod error;
 mod header;
 mod hold;
 mod journal;
+pub mod sealed_file;
 mod store;
 mod system;
 pub mod unlock;

@@ -65,6 +65,9 @@ pub(crate) enum Command {
     /// The vault as it lies on the disk
     #[command(subcommand)]
     Vault(VaultCommand),
+    /// Files that are sealed on their own, for somebody without the vault
+    #[command(subcommand)]
+    File(FileCommand),
     /// Keep and read data
     #[command(subcommand)]
     Data(DataCommand),
@@ -104,6 +107,31 @@ pub(crate) enum DataCommand {
         /// Print one JSON object a line
         #[arg(long)]
         json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FileCommand {
+    /// Encrypt FILE under a passphrase; needs no vault
+    Seal {
+        /// What to seal; `-` is standard input
+        file: PathBuf,
+        /// Where the sealed file goes; nothing may be there yet
+        #[arg(short, long, value_name = "OUT")]
+        output: PathBuf,
+    },
+    /// Decrypt a sealed FILE
+    Open {
+        /// What was sealed; `-` is standard input
+        file: PathBuf,
+        /// Where the content goes once all of it has been authenticated; nothing may be there yet
+        #[arg(short, long, value_name = "OUT")]
+        output: PathBuf,
+    },
+    /// Write the content of a sealed FILE to standard output; it is whole only when the exit code is 0
+    Cat {
+        /// What was sealed; `-` is standard input
+        file: PathBuf,
     },
 }
 

@@ -95,6 +95,7 @@ impl Error {
             Self::Worker(code) => *code,
             Self::Service(error) => error.exit_code(),
             Self::Vault(VaultError::WrongPassword) => 6,
+            Self::Vault(VaultError::Full { .. }) => 7,
             Self::Vault(VaultError::LockedByOwner) => 9,
             Self::NotAnchored => 3,
             Self::Net(NetError::NotRunning(_)) => 4,

@@ -6,6 +6,7 @@ mod data;
 mod doctor;
 mod down;
 mod export;
+mod file;
 mod identity;
 mod import;
 mod lock;
@@ -24,13 +25,19 @@ use aico_backend::confine::Confinement;
 use aico_net::Client;
 use aico_proto::message::{Request, StatusAnswer};
 
-use crate::args::{Args, AuditCommand, Command, DataCommand, VaultCommand};
+use crate::args::{Args, AuditCommand, Command, DataCommand, FileCommand, VaultCommand};
 use crate::error::Error;
 use crate::owner::Owner;
 use crate::ui;
 
 pub(crate) fn run(args: Args) -> Result<(), Error> {
-    let stdin_is_data = matches!(&args.command, Command::Data(DataCommand::Put { file, .. }) if file == Path::new("-"));
+    let stdin_is_data = match &args.command {
+        Command::Data(DataCommand::Put { file, .. })
+        | Command::File(FileCommand::Seal { file, .. } | FileCommand::Open { file, .. } | FileCommand::Cat { file }) => {
+            file == Path::new("-")
+        }
+        _ => false,
+    };
     let owner = Owner::new(args.password_file.as_deref(), stdin_is_data)?;
     // The filters bind the threads that are started under them.
     let confinement = match args.command {
@@ -84,6 +91,7 @@ async fn dispatch(command: Command, owner: Owner, confinement: Confinement) -> R
         Command::Reset => reset::reset(),
         Command::Service(command) => service::service(command),
         Command::Data(command) => data(command, owner).await,
+        Command::File(command) => tokio::task::block_in_place(|| file::file(&command, owner)),
         Command::Vault(VaultCommand::Verify { json }) => vault::verify(json, owner),
         Command::Audit(AuditCommand::Tail { count, json }) => audit::tail(count, json).await,
         Command::Audit(AuditCommand::Verify { require_anchor, checkpoint, json }) => {

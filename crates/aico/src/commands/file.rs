@@ -1,0 +1,122 @@
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use aico_crypto::{OsRandom, Password, StretchCost};
+use aico_vault::Error as VaultError;
+use aico_vault::sealed_file::{MAX_SEALED_NAME_BYTES, SealedFile, seal};
+
+use crate::args::FileCommand;
+use crate::error::Error;
+use crate::owner::Owner;
+use crate::ui;
+
+/// Seals and opens single files, without a vault.
+pub(crate) fn file(command: &FileCommand, mut owner: Owner) -> Result<(), Error> {
+    match command {
+        FileCommand::Seal { file, output } => {
+            // Before a passphrase is asked for.
+            let (source, name) = (source(file)?, name_of(file));
+            let out = Out::at(output)?;
+            let passphrase = passphrase(&owner.new_password()?)?;
+            out.write(|to| Ok(seal(&name, (&passphrase, StretchCost::FILE), &OsRandom, source, to).map(drop)?))
+        }
+        FileCommand::Open { file, output } => {
+            let sealed = SealedFile::read(source(file)?)?;
+            let out = Out::at(output)?;
+            let mut reader = sealed.open(&passphrase(&owner.password("Passphrase: ")?)?)?;
+            let name = reader.name().to_owned();
+            out.write(|mut to| {
+                let mut chunk = Vec::new();
+                while reader.next_chunk(&mut chunk)? {
+                    to.write_all(&chunk).map_err(|error| VaultError::writing(output, error))?;
+                }
+                Ok(())
+            })?;
+            ui::error_line(&format!("it was sealed as {}", ui::printable(&name)));
+            Ok(())
+        }
+        FileCommand::Cat { file } => {
+            let sealed = SealedFile::read(source(file)?)?;
+            let mut reader = sealed.open(&passphrase(&owner.password("Passphrase: ")?)?)?;
+            let (mut chunk, mut out) = (Vec::new(), io::stdout().lock());
+            while reader.next_chunk(&mut chunk)? {
+                out.write_all(&chunk).map_err(|error| Error::io("write to standard output", error))?;
+            }
+            out.flush().map_err(|error| Error::io("write to standard output", error))
+        }
+    }
+}
+
+fn passphrase(text: &aico_proto::message::Sensitive) -> Result<Password, Error> {
+    Password::parse(text.expose()).map_err(|error| Error::Usage(error.to_string()))
+}
+
+fn source(file: &Path) -> Result<Box<dyn Read>, Error> {
+    if file == Path::new("-") {
+        return Ok(Box::new(io::stdin().lock()));
+    }
+    let opened = File::open(file).map_err(|error| Error::io(format!("open {}", file.display()), error))?;
+    let bytes = opened.metadata().map(|found| found.len()).unwrap_or_default();
+    Ok(Box::new(ui::progress(bytes).wrap_read(opened)))
+}
+
+/// The last part of the path, cut to what a sealed file takes.
+fn name_of(file: &Path) -> String {
+    let name = file.file_name().filter(|_| file != Path::new("-"));
+    let name = name.map_or_else(|| "standard input".to_owned(), |name| name.to_string_lossy().into_owned());
+    let cut = name.floor_char_boundary(MAX_SEALED_NAME_BYTES);
+    name.get(..cut).unwrap_or_default().to_owned()
+}
+
+/// A new file that gets its name when all of it is there and on disk.
+struct Out {
+    path: PathBuf,
+    unfinished: PathBuf,
+    file: File,
+}
+
+impl Out {
+    fn at(path: &Path) -> Result<Self, Error> {
+        let failed = |error| Error::io(format!("write {}", path.display()), error);
+        let Some(name) = path.file_name() else {
+            return Err(Error::Usage(format!("`{}` names no file", path.display())));
+        };
+        // A link that leads nowhere counts too.
+        if fs::symlink_metadata(path).is_ok() {
+            return Err(Error::Usage(format!("`{}` is there already; nothing is overwritten", path.display())));
+        }
+        let mut unfinished = name.to_owned();
+        unfinished.push(format!(".{}.part", std::process::id()));
+        let unfinished = path.with_file_name(unfinished);
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished).map_err(failed)?;
+        Ok(Self { path: path.to_owned(), unfinished, file })
+    }
+
+    fn write(self, fill: impl FnOnce(&File) -> Result<(), Error>) -> Result<(), Error> {
+        fill(&self.file)?;
+        let failed = |error: io::Error| Error::from(VaultError::writing(&self.path, error));
+        self.file.sync_all().map_err(failed)?;
+        rename_new(&self.unfinished, &self.path).map_err(failed)
+    }
+}
+
+impl Drop for Out {
+    fn drop(&mut self) {
+        // Gone already where it has its name.
+        let _named = fs::remove_file(&self.unfinished);
+    }
+}
+
+/// Renames, unless something has come there meanwhile.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // A file system that does not know the flag.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) if fs::symlink_metadata(to).is_err() => {
+            fs::rename(from, to)
+        }
+        renamed => Ok(renamed?),
+    }
+}
