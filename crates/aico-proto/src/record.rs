@@ -657,6 +657,32 @@ mod tests {
     }
 
     #[test]
+    fn a_key_update_that_comes_late_changes_nothing() {
+        let half = || HalfKeys { key: master().traffic_keys(0).1, channel_id: [7; 10], epoch: 0 };
+        let at = |seconds| Duration::from_secs(seconds);
+        let frames = || {
+            let mut sealer = Sealer::new(half(), Padding::None, false).unwrap();
+            [Control::KeyUpdate, Control::Keepalive, Control::Keepalive].map(|control| {
+                let mut frame = Vec::new();
+                sealer.seal_control(&control, &mut frame).unwrap();
+                frame
+            })
+        };
+        // In its place it makes the next generation the newest; behind that one's first record it comes too late.
+        for order in [[0, 1, 2], [1, 0, 2]] {
+            let mut opener = Opener::new(half(), Padding::None, true, false).unwrap();
+            let mut frames = frames();
+            for (at_second, which) in [0, 1].into_iter().zip(order) {
+                assert!(matches!(opener.open(&mut frames[which], at(at_second)), Ok(Incoming::Control(_))));
+                assert_eq!(opener.lanes[0].generation.number, 1);
+            }
+            // The generation that is in use does not age.
+            let last = opener.open(&mut frames[order[2]], at(100));
+            assert!(matches!(last, Ok(Incoming::Control(Control::Keepalive))), "{last:?}");
+        }
+    }
+
+    #[test]
     fn nothing_but_ready_comes_first() {
         let half = || HalfKeys { key: master().traffic_keys(0).1, channel_id: [7; 10], epoch: 0 };
         let mut sealer = Sealer::new(half(), Padding::None, false).unwrap();

@@ -232,6 +232,12 @@ fn a_rekey_keeps_version_suite_flags_and_has_no_mac() {
         assert!(answer(&changed).is_err(), "byte {at} is {value}");
     }
     assert!(answer(&hello).is_ok());
+    assert!(answer(&hello).is_err(), "one at a time");
+    assert!(shaken.client.rekeyer.start(fresh(&client, false)).is_err(), "one at a time");
+    // Only the initiator starts, and only the responder answers.
+    let mut other = shake(&client, &server, false);
+    assert!(other.server.rekeyer.start(fresh(&server, false)).is_err());
+    assert!(other.client.rekeyer.on_hello(&client, fresh(&client, false), &hello).is_err());
 }
 
 #[test]
