@@ -15,6 +15,9 @@ use crate::audit::read::MAX_BUNDLE_BYTES;
 use crate::audit::tail::{self, Replay};
 use crate::audit::torn::is_torn;
 
+/// Of a file that must be there.
+pub(super) const MISSING: &str = "is missing, or no file of the right size";
+
 /// A pass under way.
 pub(super) struct Check<'a> {
     pub(super) disk: &'a Disk,
@@ -35,14 +38,29 @@ pub(super) struct Extent {
     pub(super) bundles: u64,
 }
 
+/// What one pass has found.
+pub(super) struct Passed {
+    /// What the log is, if nothing of `findings` counts.
+    pub(super) report: Option<Report>,
+    pub(super) findings: Vec<Finding>,
+}
+
+impl Passed {
+    /// The verdict, if the log stood still.
+    pub(super) fn verdict(self) -> Result<Report, VerifyError> {
+        match self.report {
+            Some(report) if self.findings.is_empty() => Ok(report),
+            _ => Err(VerifyError::Findings(self.findings)),
+        }
+    }
+}
+
 /// Checks the log as it was when `snapshot` was taken.
-pub(super) fn pass(disk: &Disk, snapshot: &Snapshot, expected: &Expectations) -> Result<Report, VerifyError> {
+pub(super) fn pass(disk: &Disk, snapshot: &Snapshot, expected: &Expectations) -> Result<Passed, crate::Error> {
     let mut check = Check { disk, findings: Vec::new(), notes: Vec::new(), broken: false };
     let report = check.run(snapshot, expected)?;
-    match report {
-        Some(report) if check.findings.is_empty() => Ok(Report { notes: check.notes, ..report }),
-        _ => Err(VerifyError::Findings(check.findings)),
-    }
+    let report = report.map(|report| Report { notes: check.notes, ..report });
+    Ok(Passed { report, findings: check.findings })
 }
 
 impl Check<'_> {
@@ -197,7 +215,7 @@ impl Check<'_> {
     pub(super) fn need(&mut self, place: Place, limit: usize) -> Result<Option<Vec<u8>>, crate::Error> {
         let bytes = readable(self.disk, place, limit)?;
         if bytes.is_none() {
-            self.find(place, "", "is missing, or no file of the right size");
+            self.find(place, "", MISSING);
         }
         Ok(bytes)
     }

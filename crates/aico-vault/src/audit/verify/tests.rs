@@ -62,7 +62,8 @@ impl Folder {
 
     fn verify(&self, expected: &Expectations) -> Result<Report, Vec<Finding>> {
         let disk = Disk::new(&self.path);
-        check::pass(&disk, &Snapshot::take(&disk).unwrap(), expected).map_err(|e| match e {
+        let passed = check::pass(&disk, &Snapshot::take(&disk).unwrap(), expected).unwrap();
+        passed.verdict().map_err(|e| match e {
             VerifyError::Findings(findings) => findings,
             VerifyError::Unreadable(e) => panic!("{e}"),
         })

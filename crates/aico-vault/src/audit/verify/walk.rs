@@ -1,6 +1,7 @@
 //! Every file's and folder's right to be there.
 
 use std::fs::{self, DirEntry};
+use std::io;
 
 use tlog_tiles::HASH_SIZE;
 
@@ -10,6 +11,11 @@ use crate::Error;
 use crate::audit::edge::{BUNDLE, LEVELS, TILE_WIDTH, tile_hashes, tile_index};
 use crate::audit::layout::{Place, UNFINISHED};
 use crate::audit::tail::Replay;
+
+/// Of a file that no log of this extent has.
+pub(super) const STRANGE: &str = "does not belong here";
+/// Of a folder with no file of the log.
+pub(super) const EMPTY_FOLDER: &str = "is a folder that does not belong here";
 
 impl Check<'_> {
     /// Looks at all names in the log's folder.
@@ -22,7 +28,12 @@ impl Check<'_> {
         let path = self.disk.root().join(folder);
         let failed = |e| Error::io("listing", &path, e);
         let mut used = false;
-        for item in fs::read_dir(&path).map_err(failed)? {
+        let items = match fs::read_dir(&path) {
+            // A log that grows removes partial tiles with their folder.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !folder.is_empty() => return Ok(false),
+            items => items.map_err(failed)?,
+        };
+        for item in items {
             if self.is_full() {
                 break;
             }
@@ -39,7 +50,7 @@ impl Check<'_> {
         if kind.is_dir() && name.to_str().is_some() && is_folder(&path) {
             let used = self.walk_folder(&path, replay, extent)?;
             if !used && extent.base == extent.bundles {
-                self.find_at(path, "", "is a folder that does not belong here");
+                self.find_at(path, "", EMPTY_FOLDER);
             }
             return Ok(used);
         }
@@ -49,7 +60,7 @@ impl Check<'_> {
             None if kind.is_file() && is_unfinished(&path) => {
                 self.notes.push(format!("`{path}` is left over from an interrupted write"));
             }
-            _ => self.find_at(path, "", "does not belong here"),
+            _ => self.find_at(path, "", STRANGE),
         }
         Ok(false)
     }
@@ -91,7 +102,7 @@ impl Check<'_> {
 }
 
 /// Whether a log has folders of this name.
-fn is_folder(path: &str) -> bool {
+pub(super) fn is_folder(path: &str) -> bool {
     let mut parts = path.split('/');
     let tile = parts.next() == Some("tile");
     let level = |part: &str| part == "entries" || part.parse().is_ok_and(|level: u8| level < LEVELS && part.len() == 1);
