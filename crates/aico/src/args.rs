@@ -114,6 +114,9 @@ pub(crate) enum DataCommand {
 pub(crate) enum FileCommand {
     /// Encrypt FILE under a passphrase; needs no vault
     Seal {
+        /// Ask for the passphrase; `--password-file` gives it without asking
+        #[arg(long)]
+        passphrase: bool,
         /// What to seal; `-` is standard input
         file: PathBuf,
         /// Where the sealed file goes; nothing may be there yet

@@ -43,6 +43,11 @@ impl Owner {
         Ok(Self { lines: Some(lines) })
     }
 
+    /// Whether there is a password file.
+    pub(crate) fn has_file(&self) -> bool {
+        self.lines.is_some()
+    }
+
     /// Whether there is a password file, or somebody at a terminal.
     pub(crate) fn can_be_asked(&self) -> bool {
         self.lines.is_some() || self.has_terminal()

@@ -15,7 +15,11 @@ use crate::ui;
 /// Seals and opens single files, without a vault.
 pub(crate) fn file(command: &FileCommand, mut owner: Owner) -> Result<(), Error> {
     match command {
-        FileCommand::Seal { file, output } => {
+        FileCommand::Seal { passphrase: ask, file, output } => {
+            if !ask && !owner.has_file() {
+                let text = "say under what: `--passphrase` asks for one, `--password-file FILE` reads it";
+                return Err(Error::Usage(text.to_owned()));
+            }
             // Before a passphrase is asked for.
             let (source, name) = (source(file)?, name_of(file));
             let out = Out::at(output)?;

@@ -7,6 +7,7 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use crate::home::{Home, bytes};
+use crate::pty::Terminal;
 
 const PASSPHRASE: &str = "a passphrase for a friend";
 
@@ -56,6 +57,22 @@ fn what_was_sealed_is_opened_by_its_passphrase_alone() {
         assert_eq!(names(&home), ["diary.txt", "opened", "right", "sealed", "wrong"], "no vault, nothing left over");
         ["opened", "sealed"].into_iter().for_each(|name| fs::remove_file(at(&home, name)).unwrap());
     }
+}
+
+#[test]
+fn a_passphrase_is_asked_for_by_name_and_twice() {
+    let home = here();
+    fs::write(at(&home, "plain"), b"content").unwrap();
+    let said = home.fails(2, &["file", "seal", at(&home, "plain").to_str().unwrap(), "-o", "sealed"]);
+    assert!(said.contains("--passphrase"), "{said}");
+    let (plain, sealed) = (at(&home, "plain"), at(&home, "sealed"));
+    let args = ["file", "seal", "--passphrase", plain.to_str().unwrap(), "-o", sealed.to_str().unwrap()];
+    assert!(home.fails(6, &args).contains("terminal"));
+    let mut terminal = Terminal::run(&home, &args);
+    terminal.answer("New password: ", PASSPHRASE);
+    terminal.answer("The same again: ", "something else");
+    assert_eq!(terminal.end().0, 2);
+    assert!(!sealed.exists());
 }
 
 #[test]
