@@ -204,6 +204,36 @@ mod tests {
     }
 
     #[test]
+    fn four_letters_are_enough_and_three_are_not() {
+        let alone = |word: &str| word.len() > 3 && Language::English.words_by_prefix(&word[..3]).len() == 1;
+        let (mut written, at) = std::iter::repeat_with(|| words(&RecoveryCode::make(&OsRandom).unwrap()))
+            .find_map(|written| written.iter().position(|word| alone(word)).map(|at| (written, at)))
+            .unwrap();
+        let word = written[at].clone();
+        written[at] = word[..4].to_owned();
+        assert!(parse(&written).is_ok());
+        written[at] = word[..3].to_owned();
+        assert!(matches!(parse(&written), Err(WordFault::Unknown(place, _)) if place == at + 1), "{word}");
+    }
+
+    #[test]
+    fn the_longest_text_is_read() {
+        let code = RecoveryCode::make(&OsRandom).unwrap();
+        let text = |bytes| format!("{:bytes$}", words(&code).join(" "));
+        assert!(RecoveryCode::parse(&text(MAX_TEXT_BYTES)).is_ok());
+        assert!(RecoveryCode::parse(&text(MAX_TEXT_BYTES + 1)).is_err());
+    }
+
+    #[test]
+    fn the_nearest_word_is_the_one_with_the_fewest_changes() {
+        for (a, b, wanted) in
+            [("", "abc", 3), ("abc", "", 3), ("zoo", "zoo", 0), ("kitten", "sitting", 3), ("ab", "ba", 2)]
+        {
+            assert_eq!(distance(a, b), wanted, "{a} {b}");
+        }
+    }
+
+    #[test]
     fn a_wrong_word_is_pointed_at() {
         let code = RecoveryCode::make(&OsRandom).unwrap();
         let written = words(&code);

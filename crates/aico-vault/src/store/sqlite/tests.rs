@@ -287,6 +287,42 @@ fn a_check_reads_every_page() {
 }
 
 #[test]
+fn a_page_in_another_place_is_noticed_and_an_older_one_in_its_own_is_not() {
+    // docs/spec/vault-stores.md, What is not noticed: "one page put back to an older version opens".
+    let fixture = Fixture::new();
+    let written = |content: &[u8]| {
+        let database = fixture.open().unwrap();
+        database
+            .write(|tx| {
+                tx.execute("UPDATE t SET content = ?1 WHERE id = 7", [content])?;
+                Ok(())
+            })
+            .unwrap();
+        drop(database);
+        fs::read(fixture.path()).unwrap()
+    };
+    let database = fixture.create();
+    (0..20).for_each(|id| put(&database, id, &[id as u8; 3000]).unwrap());
+    drop(database);
+    let (old, new) = (written(&[1; 3000]), written(&[2; 3000]));
+    let page = |file: &[u8], at: usize| file[at * 4096..(at + 1) * 4096].to_vec();
+    let changed: Vec<usize> = (1..new.len() / 4096).filter(|at| page(&old, *at) != page(&new, *at)).collect();
+    let [place] = changed[..] else { panic!("one page holds the row: {changed:?}") };
+    let put_in = |at: usize, bytes: &[u8]| {
+        let mut file = new.clone();
+        file[at * 4096..(at + 1) * 4096].copy_from_slice(bytes);
+        fs::write(fixture.path(), &file).unwrap();
+        fixture.open().unwrap()
+    };
+    let rolled_back = put_in(place, &page(&old, place));
+    rolled_back.check().unwrap();
+    assert_eq!(get(&rolled_back, 7).unwrap().unwrap(), [1; 3000], "the limit that is stated");
+    drop(rolled_back);
+    let moved = put_in(place + 1, &page(&new, place));
+    assert!(is_damaged(moved.check()));
+}
+
+#[test]
 fn migrations_run_once_in_order_and_survive_a_stop_between() {
     let fixture = Fixture::new();
     let open = |migrations: &[&str]| Database::open(&fixture.path(), fixture.space.store_key(), migrations);
