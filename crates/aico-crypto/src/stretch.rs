@@ -132,7 +132,7 @@ impl Arena {
     fn of(blocks: usize) -> Result<Self, Error> {
         let mut memory = Vec::new();
         memory.try_reserve_exact(blocks).map_err(|_| Error::Memory)?;
-        aico_ffi_memory::advise_working_memory(memory.spare_capacity_mut());
+        aico_ffi_memory::leave_out_of_dumps(memory.spare_capacity_mut());
         memory.resize(blocks, Block::default());
         Ok(Self(memory))
     }

@@ -153,18 +153,16 @@ fn map(flags: libc::c_int, file: RawFd) -> Option<&'static mut [Line]> {
     Some(unsafe { std::slice::from_raw_parts_mut(start.cast(), CHUNK_BYTES / SLOT_BYTES) })
 }
 
-/// Asks the kernel for large pages in memory that is about to be filled, which saves most of its page faults, and to leave
-/// it out of core dumps. Advice: where the kernel does not take it, nothing is lost but time.
-pub fn advise_working_memory<T>(memory: &mut [MaybeUninit<T>]) {
+/// Asks the kernel to leave memory that is about to be filled with something secret out of core dumps. The whole pages in
+/// it, that is; and where the kernel does not take advice, nothing is lost but that.
+pub fn leave_out_of_dumps<T>(memory: &mut [MaybeUninit<T>]) {
     let bytes = memory.as_mut_ptr_range();
     let page = PAGE_BYTES - 1;
     let (from, to) = ((bytes.start.addr() + page) & !page, bytes.end.addr() & !page);
     if from < to {
         let start = bytes.start.cast::<libc::c_void>().with_addr(from);
-        for advice in [libc::MADV_HUGEPAGE, libc::MADV_DONTDUMP] {
-            // SAFETY: whole pages inside of memory that the caller lends us; neither advice reads or changes a byte.
-            let _refused = unsafe { libc::madvise(start, to - from, advice) };
-        }
+        // SAFETY: whole pages inside of memory that the caller lends us; the advice neither reads nor changes a byte.
+        let _refused = unsafe { libc::madvise(start, to - from, libc::MADV_DONTDUMP) };
     }
 }
 
@@ -211,12 +209,12 @@ mod tests {
 
     #[test]
     fn working_memory_is_what_it_was_and_in_no_dump() {
-        advise_working_memory::<u64>(&mut []);
-        advise_working_memory(&mut [MaybeUninit::<u8>::uninit(); 100]);
+        leave_out_of_dumps::<u64>(&mut []);
+        leave_out_of_dumps(&mut [MaybeUninit::<u8>::uninit(); 100]);
         // From a page's middle to another's: the pages at the edges belong to somebody else too.
         let mut memory = vec![MaybeUninit::new(7u8); 64 << 20];
         let (edge, inside) = (memory.as_ptr().addr(), memory[32 << 20..].as_ptr().addr());
-        advise_working_memory(&mut memory[1000..(64 << 20) - 1000]);
+        leave_out_of_dumps(&mut memory[1000..(64 << 20) - 1000]);
         // SAFETY: every byte was initialised above.
         assert!(memory.iter().all(|byte| unsafe { byte.assume_init() } == 7));
         let flags = flags_at(inside);
