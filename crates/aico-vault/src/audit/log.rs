@@ -56,6 +56,8 @@ struct Queue {
     wakes: Option<Instant>,
     /// Somebody writes; one at a time, so that entries keep their order.
     writing: bool,
+    /// The last write was of several entries.
+    crowded: bool,
     /// Full bundles wait for the thread, and the next write for them.
     publish: bool,
     closing: bool,
@@ -202,6 +204,7 @@ impl Queue {
             due: None,
             wakes: None,
             writing: false,
+            crowded: false,
             publish: false,
             closing: false,
             tried_last: false,
@@ -258,17 +261,28 @@ impl Shared {
 
     /// Writes everything that waits. The lock on the queue is given back meanwhile, and others queue up behind.
     fn write<'a>(&'a self, mut queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
-        (queue.writing, queue.due) = (true, None);
-        let batch = std::mem::take(&mut queue.waiting);
+        queue.writing = true;
+        let crowded = queue.crowded;
         drop(queue);
         let mut write = Write { shared: self, ended: None, publish: false };
         let mut store = self.store();
+        if crowded {
+            // Those who have just been told of the last write have their next entry ready in a moment.
+            std::thread::yield_now();
+        }
+        let batch = self.take_waiting();
         let written = store.append(batch);
         write.publish = written.is_ok() && store.wants_to_publish();
         write.ended = Some(written);
         drop(store);
         drop(write);
         self.queue()
+    }
+
+    fn take_waiting(&self) -> Vec<Sealed> {
+        let mut queue = self.queue();
+        (queue.due, queue.crowded) = (None, queue.waiting.len() > 1);
+        std::mem::take(&mut queue.waiting)
     }
 
     /// Lets the next one write.
