@@ -53,9 +53,9 @@ impl Owner {
         self.lines.is_some() || self.has_terminal()
     }
 
-    /// Whether somebody can be asked.
+    /// Whether somebody sits at a terminal.
     pub(crate) fn has_terminal(&self) -> bool {
-        self.lines.is_none() && std::io::stdin().is_terminal()
+        std::io::stdin().is_terminal()
     }
 
     /// The next password: a line of the file, or typed after `prompt`.
@@ -106,9 +106,7 @@ impl Owner {
         word: &str,
     ) -> Result<(), Error> {
         match refused.failure_code() {
-            Some(FailureCode::Authenticate) if self.lines.is_some() || self.has_terminal() => {
-                self.authenticate(client).await
-            }
+            Some(FailureCode::Authenticate) if self.can_be_asked() => self.authenticate(client).await,
             Some(FailureCode::Confirm) if self.has_terminal() => confirm(client, word).await,
             _ => Err(refused.into()),
         }

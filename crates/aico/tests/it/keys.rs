@@ -130,7 +130,13 @@ fn a_lost_key_is_survived_with_the_password() {
 
 /// Makes a recovery code at a terminal; its words.
 fn make_recovery_code(home: &Home, protected: bool) -> Vec<String> {
-    let mut terminal = Terminal::run(home, &["security", "recovery"]);
+    let proof = if protected { ("Password: ", PASSWORD) } else { ("Type `recovery` to go on: ", "recovery") };
+    make_recovery_code_by(home, &["security", "recovery"], Some(proof))
+}
+
+/// The same, with `args`; `proof` is asked for at the end, and its answer.
+fn make_recovery_code_by(home: &Home, args: &[&str], proof: Option<(&str, &str)>) -> Vec<String> {
+    let mut terminal = Terminal::run(home, args);
     let sheet = terminal.expect("Type word ");
     let words: Vec<String> = sheet
         .split_whitespace()
@@ -148,15 +154,20 @@ fn make_recovery_code(home: &Home, protected: bool) -> Vec<String> {
             terminal.expect("Type word ");
         }
     }
-    if protected {
-        terminal.answer("Password: ", PASSWORD);
-    } else {
-        terminal.answer("Type `recovery` to go on: ", "recovery");
+    if let Some((prompt, answer)) = proof {
+        terminal.answer(prompt, answer);
     }
     let (code, shown) = terminal.end();
     assert_eq!(code, 0, "{shown}");
     assert!(shown.contains("in force") && shown.contains("note: a recovery code was made"), "{shown}");
     words
+}
+
+#[test]
+fn a_password_file_serves_at_a_terminal_too() {
+    let home = protected();
+    let file = passwords(&home, &[PASSWORD]);
+    make_recovery_code_by(&home, &["--password-file", &file, "security", "recovery"], None);
 }
 
 #[test]
