@@ -116,12 +116,6 @@ impl Error {
         }
     }
 
-    /// A write to `path` that failed; a full disk is told apart.
-    #[must_use]
-    pub fn writing(path: &Path, source: io::Error) -> Self {
-        Self::io("writing", path, source)
-    }
-
     /// A file that is not what was written there.
     pub(crate) fn damaged(what: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::Damaged { what: what.into(), detail: detail.into() }

@@ -96,6 +96,7 @@ impl Error {
             Self::Service(error) => error.exit_code(),
             Self::Vault(VaultError::WrongPassword) => 6,
             Self::Vault(VaultError::Full { .. }) => 7,
+            Self::Io { source, .. } if is_full(source) => 7,
             Self::Vault(VaultError::LockedByOwner) => 9,
             Self::NotAnchored => 3,
             Self::Net(NetError::NotRunning(_)) => 4,
@@ -123,6 +124,7 @@ impl Error {
             Self::NoTerminal(_) => {
                 "run it on a terminal; where a password is asked for, `--password-file FILE` gives it"
             }
+            Self::Io { source, .. } if is_full(source) => "free some space and try again",
             Self::NotIntact(_) => {
                 "each is named above, and what is called intact still opens; keep a copy of the whole folder as it is now"
             }
@@ -139,6 +141,11 @@ impl Error {
         };
         Some(hint.to_owned())
     }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 fn net_hint(error: &NetError) -> Option<String> {

@@ -4,7 +4,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use aico_crypto::{OsRandom, Password, StretchCost};
-use aico_vault::Error as VaultError;
 use aico_vault::sealed_file::{MAX_SEALED_NAME_BYTES, SealedFile, seal};
 
 use crate::args::FileCommand;
@@ -34,7 +33,7 @@ pub(crate) fn file(command: &FileCommand, mut owner: Owner) -> Result<(), Error>
             out.write(|mut to| {
                 let mut chunk = Vec::new();
                 while reader.next_chunk(&mut chunk)? {
-                    to.write_all(&chunk).map_err(|error| VaultError::writing(output, error))?;
+                    to.write_all(&chunk).map_err(|error| cannot_write(output, error))?;
                 }
                 Ok(())
             })?;
@@ -66,6 +65,10 @@ fn source(file: &Path) -> Result<Box<dyn Read>, Error> {
     Ok(Box::new(ui::progress(bytes).wrap_read(opened)))
 }
 
+fn cannot_write(path: &Path, error: io::Error) -> Error {
+    Error::io(format!("write {}", path.display()), error)
+}
+
 /// The last part of the path, cut to what a sealed file takes.
 fn name_of(file: &Path) -> String {
     let name = file.file_name().filter(|_| file != Path::new("-"));
@@ -83,7 +86,7 @@ struct Out {
 
 impl Out {
     fn at(path: &Path) -> Result<Self, Error> {
-        let failed = |error| Error::io(format!("write {}", path.display()), error);
+        let failed = |error| cannot_write(path, error);
         let Some(name) = path.file_name() else {
             return Err(Error::Usage(format!("`{}` names no file", path.display())));
         };
@@ -100,7 +103,7 @@ impl Out {
 
     fn write(self, fill: impl FnOnce(&File) -> Result<(), Error>) -> Result<(), Error> {
         fill(&self.file)?;
-        let failed = |error: io::Error| Error::from(VaultError::writing(&self.path, error));
+        let failed = |error| cannot_write(&self.path, error);
         self.file.sync_all().map_err(failed)?;
         rename_new(&self.unfinished, &self.path).map_err(failed)
     }

@@ -127,12 +127,15 @@ fn a_stopped_or_full_attempt_leaves_no_file_of_that_name() {
     assert!(!at(&home, "sealed").exists());
     // A limit on files stands for a full disk.
     fs::write(at(&home, "plain"), bytes(2, 400_000)).unwrap();
-    let mut limited = std::process::Command::new("bash");
-    let line = "ulimit -f 100; trap '' XFSZ; exec \"$0\" --password-file right file seal plain -o sealed";
-    let program = home.command(&[]).get_program().to_owned();
-    let output = limited.arg("-c").arg(line).arg(program).current_dir(home.root()).output().unwrap();
-    assert_eq!(code(&output), Some(7), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(!at(&home, "sealed").exists());
+    assert_eq!(code(&run(&home, "right", &["seal", "plain", "-o", "good"])), Some(0));
+    for words in ["seal plain -o sealed", "open good -o sealed"] {
+        let line = format!("ulimit -f 100; trap '' XFSZ; exec \"$0\" --password-file right file {words}");
+        let program = home.command(&[]).get_program().to_owned();
+        let mut limited = std::process::Command::new("bash");
+        let output = limited.arg("-c").arg(line).arg(program).current_dir(home.root()).output().unwrap();
+        assert_eq!(code(&output), Some(7), "{words}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(!at(&home, "sealed").exists(), "{words}");
+    }
 }
 
 #[test]
