@@ -78,10 +78,10 @@ fn measure(bytes: usize) -> Result<Rounds> {
         assert!(matches!(opened, Incoming::Application(plaintext) if plaintext.len() == bytes));
     };
     let mut buffer = padded(&plaintext);
-    let sodium_x = move || libsodium_x(&nonce(next()), &mut buffer, bytes);
+    let sodium_x = move || libsodium(&KEY, &Nonce::X(&nonce(next())), &mut buffer, bytes);
     let mut buffer = padded(&plaintext);
     let subkey = KEY;
-    let sodium_cached = move || libsodium_ietf(&subkey, &short_nonce(next()), &mut buffer, bytes);
+    let sodium_cached = move || libsodium(&subkey, &Nonce::Ietf(&short_nonce(next())), &mut buffer, bytes);
     let mut buffer = plaintext.clone();
     let rust_crypto = move || {
         let nonce = nonce(next()).into();
@@ -152,51 +152,41 @@ fn init_libsodium() -> Result<()> {
     if unsafe { sodium::sodium_init() } < 0 { Err("libsodium does not start".into()) } else { Ok(()) }
 }
 
-/// Seals the first `bytes` of `buffer` in place, with the tag behind them, and opens them again.
-#[expect(unsafe_code, reason = "libsodium is C")]
-fn libsodium_x(nonce: &[u8; 24], buffer: &mut [u8], bytes: usize) {
-    assert_eq!(buffer.len(), bytes + TAG_BYTES);
-    let (text, ad, null) = (buffer.as_mut_ptr(), METADATA.as_ptr(), ptr::null_mut());
-    let (n, k) = (nonce.as_ptr(), KEY.as_ptr());
-    // SAFETY: `text` points to `bytes` and room for the tag, as was just checked; input and output may be the same; the
-    // lengths of metadata, nonce and key are those of their arrays; null is allowed where it is given.
-    let failed = unsafe {
-        sodium::crypto_aead_xchacha20poly1305_ietf_encrypt(text, null, text, bytes as u64, ad, 2, ptr::null(), n, k)
-            | sodium::crypto_aead_xchacha20poly1305_ietf_decrypt(
-                text,
-                null,
-                ptr::null_mut(),
-                text,
-                buffer.len() as u64,
-                ad,
-                2,
-                n,
-                k,
-            )
-    };
-    assert_eq!(failed, 0);
+type Seal =
+    unsafe extern "C" fn(*mut u8, *mut u64, *const u8, u64, *const u8, u64, *const u8, *const u8, *const u8) -> i32;
+type Open =
+    unsafe extern "C" fn(*mut u8, *mut u64, *mut u8, *const u8, u64, *const u8, u64, *const u8, *const u8) -> i32;
+
+/// One of libsodium's ciphers with its nonce.
+enum Nonce<'a> {
+    X(&'a [u8; 24]),
+    /// For a key that HChaCha20 has gone over already.
+    Ietf(&'a [u8; 12]),
 }
 
-/// The same with a key that HChaCha20 has gone over already.
+/// Seals the first `bytes` of `buffer` in place, with the tag behind them, and opens them again.
 #[expect(unsafe_code, reason = "libsodium is C")]
-fn libsodium_ietf(key: &[u8; 32], nonce: &[u8; 12], buffer: &mut [u8], bytes: usize) {
+fn libsodium(key: &[u8; 32], nonce: &Nonce<'_>, buffer: &mut [u8], bytes: usize) {
     assert_eq!(buffer.len(), bytes + TAG_BYTES);
-    let (text, ad, null) = (buffer.as_mut_ptr(), METADATA.as_ptr(), ptr::null_mut());
-    let (n, k) = (nonce.as_ptr(), key.as_ptr());
-    // SAFETY: as in `libsodium_x`; this nonce has the 12 bytes that this function reads.
+    let (seal, open, n): (Seal, Open, _) = match nonce {
+        Nonce::X(nonce) => (
+            sodium::crypto_aead_xchacha20poly1305_ietf_encrypt,
+            sodium::crypto_aead_xchacha20poly1305_ietf_decrypt,
+            nonce.as_ptr(),
+        ),
+        Nonce::Ietf(nonce) => (
+            sodium::crypto_aead_chacha20poly1305_ietf_encrypt,
+            sodium::crypto_aead_chacha20poly1305_ietf_decrypt,
+            nonce.as_ptr(),
+        ),
+    };
+    let (text, ad, null, k) = (buffer.as_mut_ptr(), METADATA.as_ptr(), ptr::null_mut(), key.as_ptr());
+    // SAFETY: `text` points to `bytes` and room for the tag, as was just checked; input and output may be the same; the
+    // lengths of metadata and key are those of their arrays, and that of the nonce is its cipher's; null is allowed where
+    // it is given.
     let failed = unsafe {
-        sodium::crypto_aead_chacha20poly1305_ietf_encrypt(text, null, text, bytes as u64, ad, 2, ptr::null(), n, k)
-            | sodium::crypto_aead_chacha20poly1305_ietf_decrypt(
-                text,
-                null,
-                ptr::null_mut(),
-                text,
-                buffer.len() as u64,
-                ad,
-                2,
-                n,
-                k,
-            )
+        seal(text, null, text, bytes as u64, ad, 2, ptr::null(), n, k)
+            | open(text, null, ptr::null_mut(), text, buffer.len() as u64, ad, 2, n, k)
     };
     assert_eq!(failed, 0);
 }
