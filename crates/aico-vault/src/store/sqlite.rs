@@ -5,38 +5,69 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aico_crypto::StoreKey;
+use aico_ffi_sqlcipher::Copying;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use rustix::fs::OFlags;
 
 use super::Step;
 use crate::Error;
 
+mod cache;
 mod error;
+mod pool;
+mod rekey;
 
 use error::{damaged_page, named};
+use pool::Pool;
+pub(crate) use rekey::Commit;
 
 /// SQLCipher 4's page, which it does not write into the file.
 const PAGE_BYTES: u64 = 4096;
-/// Read connections that are kept open.
-const IDLE_READERS: usize = 4;
-/// Page cache of one connection; SQLite counts negative sizes in KiB.
-const CACHE_KIB: i64 = -16 * 1024;
 
 /// An open database: one connection that writes, a few that read.
 pub(crate) struct Database {
+    at: Mutex<Arc<At>>,
+    // Before the writer: the last connection to close merges the WAL, and these may not.
+    readers: Pool,
+    writer: Mutex<Writer>,
+    /// Calls of [`Database::write`] that wait for the writer.
+    waiting: AtomicUsize,
+}
+
+/// Which file, and its key: others after a [`Database::rekey`].
+struct At {
     path: PathBuf,
     key: StoreKey,
-    // Before the writer: the last connection to close merges the WAL, and these may not.
-    readers: Mutex<Vec<Connection>>,
-    writer: Mutex<Option<Connection>>,
+}
+
+/// The connection that writes.
+enum Writer {
+    /// None is open.
+    None,
+    Alone(Connection),
+    /// What it writes goes into a copy as well.
+    Copied(Box<Copying>),
+    /// It cannot be known which of two files counts. Only a new start finds out.
+    Unclear,
+}
+
+impl Writer {
+    fn connection(&self) -> Option<&Connection> {
+        match self {
+            Self::Alone(connection) => Some(connection),
+            Self::Copied(copying) => Some(copying.source()),
+            Self::None | Self::Unclear => None,
+        }
+    }
 }
 
 impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Database").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Database").field("path", &self.at().path).finish_non_exhaustive()
     }
 }
 
@@ -75,11 +106,15 @@ impl Database {
         if file.metadata().map_err(failed)?.len() < PAGE_BYTES {
             return Err(Error::damaged(path.display().to_string(), "it is shorter than a page"));
         }
-        let database = Self { path, key, readers: Mutex::default(), writer: Mutex::default() };
-        let mut writer = database.connect(Access::Write)?;
-        migrate(&mut writer, migrations).map_err(|error| named(error, &database.path))?;
-        *database.lock_writer() = Some(writer);
-        Ok(database)
+        let at = At { path, key };
+        let writer = connect(&at, Access::Write)?;
+        migrate(&writer, migrations).map_err(|error| named(error, &at.path))?;
+        Ok(Self {
+            at: Mutex::new(Arc::new(at)),
+            readers: Pool::default(),
+            writer: Mutex::new(Writer::Alone(writer)),
+            waiting: AtomicUsize::new(0),
+        })
     }
 
     /// Runs `f` in one transaction. When this returns `Ok`, what `f` did is on disk; otherwise none of it happened.
@@ -88,28 +123,50 @@ impl Database {
     ///
     /// A failed disk can leave open which of the two it is; the error is then [`Error::Sqlite`], never [`Error::Full`].
     pub(crate) fn write<T>(&self, f: impl FnOnce(&Transaction<'_>) -> Result<T, Error>) -> Result<T, Error> {
-        let mut slot = self.lock_writer();
-        let mut writer = match slot.take() {
-            Some(writer) => writer,
-            None => self.connect(Access::Write)?,
-        };
-        let result = transact(&mut writer, f).map_err(|error| named(error, &self.path));
-        *slot = is_sound(&writer).then_some(writer);
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let mut writer = self.lock_writer();
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        let at = self.at();
+        if let Writer::None = *writer {
+            *writer = Writer::Alone(connect(&at, Access::Write)?);
+        }
+        let connection = writer.connection().ok_or(UNCLEAR)?;
+        let result = transact(connection, f).map_err(|error| named(error, &at.path));
+        if !is_sound(connection) {
+            *writer = Writer::None;
+        }
         result
     }
 
-    /// Runs `f` on one snapshot of the database.
+    /// Runs `f` on one snapshot of the database. `f` uses its argument: reads are few at a time, and one within another
+    /// could wait for itself.
     pub(crate) fn read<T>(&self, f: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
-        let idle = self.lock_readers().pop();
-        let mut reader = match idle {
+        let mut place = self.readers.wait();
+        let at = self.at();
+        let reader = match place.take() {
             Some(reader) => reader,
-            None => self.connect(Access::Read)?,
+            None => connect(&at, Access::Read)?,
         };
-        let result = snapshot(&mut reader, f).map_err(|error| named(error, &self.path));
+        let result = snapshot(&reader, f).map_err(|error| named(error, &at.path));
         if is_sound(&reader) {
-            self.keep(reader);
+            place.keep(reader);
         }
         result
+    }
+
+    /// Moves what the write-ahead log holds into the database, and empties it: what was overwritten is gone from both.
+    pub(crate) fn settle(&self) -> Result<(), Error> {
+        let mut writer = self.lock_writer();
+        let at = self.at();
+        if let Writer::None = *writer {
+            *writer = Writer::Alone(connect(&at, Access::Write)?);
+        }
+        let connection = writer.connection().ok_or(UNCLEAR)?;
+        let truncated = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| row.get::<_, i64>(0));
+        match truncated.map_err(|error| named(error.into(), &at.path))? {
+            0 => Ok(()),
+            _ => Err(Error::Misuse("a reader is in the way")),
+        }
     }
 
     /// Reads and authenticates every page, and checks that they form a database.
@@ -119,39 +176,36 @@ impl Database {
     pub(crate) fn check(&self) -> Result<(), Error> {
         // No page moves from the WAL to the file while the file is read. A new connection has nothing in its cache.
         let _writer = self.lock_writer();
-        let fresh = self.connect(Access::Read)?;
-        let finding = first_finding(&fresh).map_err(|error| named(error, &self.path))?;
+        let at = self.at();
+        let fresh = connect(&at, Access::Read)?;
+        let finding = first_finding(&fresh).map_err(|error| named(error, &at.path))?;
         match finding {
             None => Ok(()),
-            Some(finding) => Err(Error::damaged(self.path.display().to_string(), finding)),
+            Some(finding) => Err(Error::damaged(at.path.display().to_string(), finding)),
         }
     }
 
-    fn connect(&self, access: Access) -> Result<Connection, Error> {
-        let open = || {
-            let connection = unlocked(&self.path, &self.key)?;
-            connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
-            connection.pragma_update(None, "query_only", access == Access::Read)?;
-            Ok(connection)
-        };
-        open().map_err(|error: Error| named(error, &self.path))
+    fn at(&self) -> Arc<At> {
+        self.at.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn keep(&self, reader: Connection) {
-        let mut readers = self.lock_readers();
-        if readers.len() < IDLE_READERS {
-            readers.push(reader);
-        }
-    }
-
-    // A panic in a closure rolled its transaction back: what the locks hold is good.
-    fn lock_writer(&self) -> MutexGuard<'_, Option<Connection>> {
+    // A panic in a closure rolled its transaction back: what the lock holds is good.
+    fn lock_writer(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn lock_readers(&self) -> MutexGuard<'_, Vec<Connection>> {
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+const UNCLEAR: Error =
+    Error::Misuse("a change of keys was stopped by a failed disk; a new start of the backend finishes it");
+
+fn connect(at: &At, access: Access) -> Result<Connection, Error> {
+    let open = || {
+        let connection = unlocked(&at.path, &at.key)?;
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+        connection.pragma_update(None, "query_only", access == Access::Read)?;
+        Ok(connection)
+    };
+    open().map_err(|error: Error| named(error, &at.path))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -176,7 +230,7 @@ fn unlocked(path: &Path, key: &StoreKey) -> Result<Connection, Error> {
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "cell_size_check", true)?;
-    connection.pragma_update(None, "cache_size", CACHE_KIB)?;
+    cache::bound(&connection)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "mmap_size", 0)?;
     Ok(connection)
@@ -187,13 +241,13 @@ fn build(path: &Path, key: &StoreKey, migrations: &[&str]) -> Result<(), Error> 
     remove_with_companions(path)?;
     let failed = |source| Error::io("creating", path, source);
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-    let mut connection = unlocked(path, key)?;
-    migrate(&mut connection, migrations)?;
+    let connection = unlocked(path, key)?;
+    migrate(&connection, migrations)?;
     connection.close().map_err(|(_, source)| source)?;
     file.sync_all().map_err(failed)
 }
 
-fn migrate(connection: &mut Connection, migrations: &[&str]) -> Result<(), Error> {
+fn migrate(connection: &Connection, migrations: &[&str]) -> Result<(), Error> {
     let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let known = migrations.len() as u32;
     if found > known {
@@ -208,8 +262,8 @@ fn migrate(connection: &mut Connection, migrations: &[&str]) -> Result<(), Error
     Ok(())
 }
 
-fn transact<T>(writer: &mut Connection, f: impl FnOnce(&Transaction<'_>) -> Result<T, Error>) -> Result<T, Error> {
-    let tx = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+fn transact<T>(writer: &Connection, f: impl FnOnce(&Transaction<'_>) -> Result<T, Error>) -> Result<T, Error> {
+    let tx = Transaction::new_unchecked(writer, TransactionBehavior::Immediate)?;
     let result = f(&tx);
     if !is_sound(&tx) {
         return Err(damaged_page());
@@ -221,8 +275,8 @@ fn transact<T>(writer: &mut Connection, f: impl FnOnce(&Transaction<'_>) -> Resu
     Ok(value)
 }
 
-fn snapshot<T>(reader: &mut Connection, f: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
-    let tx = reader.transaction_with_behavior(TransactionBehavior::Deferred)?;
+fn snapshot<T>(reader: &Connection, f: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
+    let tx = Transaction::new_unchecked(reader, TransactionBehavior::Deferred)?;
     let result = f(&tx);
     if is_sound(&tx) { result } else { Err(damaged_page()) }
 }
@@ -283,3 +337,5 @@ fn no_follow() -> i32 {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod rekey_tests;

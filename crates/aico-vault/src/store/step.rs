@@ -1,4 +1,5 @@
-/// The durable steps of storing a value, in their order (`docs/spec/vault-stores.md`, Durable steps).
+/// The durable steps of storing a value, and of a new key, in their order (`docs/spec/vault-stores.md`, Durable steps and
+/// A new key).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Step {
     PartMade,
@@ -9,6 +10,11 @@ pub(crate) enum Step {
     RowsWritten,
     Committed,
     OldFileRemoved,
+    CopyBegun,
+    CopyEqual,
+    CopyPublished,
+    CopyCommitted,
+    OldStoreRemoved,
 }
 
 #[cfg(not(test))]
@@ -19,7 +25,8 @@ impl Step {
 
 #[cfg(test)]
 impl Step {
-    pub(crate) const ALL: [Self; 8] = [
+    /// Of storing a value.
+    pub(crate) const OF_A_VALUE: [Self; 8] = [
         Self::PartMade,
         Self::ChunkWritten,
         Self::FileSynced,

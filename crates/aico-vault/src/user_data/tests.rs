@@ -339,7 +339,7 @@ fn a_stop_after_any_step_loses_nothing() {
     if let Some(folder) = std::env::var_os(FOLDER) {
         return child(folder.into());
     }
-    for step in Step::ALL {
+    for step in Step::OF_A_VALUE {
         for new_bytes in [3 * MIB, 500] {
             let (fixture, data) = Fixture::new();
             put(&data, "a/kept", &content(2 * MIB, 1));

@@ -1,0 +1,186 @@
+//! A new key while reads and writes go on (`docs/spec/vault-stores.md`, A new key).
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use aico_crypto::StoreKey;
+use aico_ffi_sqlcipher::Copying;
+use rusqlite::Connection;
+
+use super::{At, Database, UNCLEAR, Writer, damaged_page, is_sound, named, real_path, remove_with_companions};
+use super::{sync_folder_of, unlocked, with_suffix};
+use crate::Error;
+use crate::store::Step;
+
+/// Pages that are copied while writers wait: a few milliseconds.
+const STEP_PAGES: u16 = 256;
+/// How often the copying looks whether the writers that waited are done.
+const GIVE_WAY: Duration = Duration::from_micros(100);
+
+/// Whether it is on disk that the copy counts from here on.
+pub(crate) enum Commit {
+    /// It is.
+    Done,
+    /// It is not, and will not be.
+    Not(Error),
+    /// Only reading it after a new start will tell.
+    Unclear(Error),
+}
+
+impl Database {
+    /// Copies the database to `path` under `key`, while reads and writes go on, and makes that the database.
+    ///
+    /// `tell` hears of pages that are copied and all of them. When both are equal and nobody writes, `last` may change
+    /// the copy, and `commit` says on disk that the copy counts. The old file is removed then. On an error the old file
+    /// is the database still; after [`Commit::Unclear`] both files stay, and nothing is written before a new start.
+    pub(crate) fn rekey(
+        &self,
+        path: &Path,
+        key: StoreKey,
+        tell: &mut dyn FnMut(u64, u64),
+        last: impl FnOnce(&Connection) -> Result<(), Error>,
+        commit: impl FnOnce() -> Commit,
+    ) -> Result<(), Error> {
+        let next = At { path: real_path(path)?, key };
+        let new = with_suffix(&next.path, ".new");
+        let outcome = self.copy_and_commit(next, &new, tell, last, commit);
+        if outcome.is_err() {
+            self.stop_copying();
+            let _next_time = remove_with_companions(&new);
+        }
+        outcome
+    }
+
+    fn copy_and_commit(
+        &self,
+        next: At,
+        new: &Path,
+        tell: &mut dyn FnMut(u64, u64),
+        last: impl FnOnce(&Connection) -> Result<(), Error>,
+        commit: impl FnOnce() -> Commit,
+    ) -> Result<(), Error> {
+        let of_new = |error: Error| named(error, new);
+        self.begin_copying(&next, new)?;
+        Step::CopyBegun.done();
+        while !self.copy_some(tell)? {
+            // A lock that is taken again at once would never be had by anybody else.
+            while self.waiting.load(Ordering::Relaxed) > 0 {
+                thread::sleep(GIVE_WAY);
+            }
+        }
+        let mut writer = self.lock_writer();
+        loop {
+            let Writer::Copied(copying) = &mut *writer else { return Err(STOPPED) };
+            if step(copying, u16::MAX).map_err(of_new)? {
+                break;
+            }
+        }
+        let Writer::Copied(copying) = std::mem::replace(&mut *writer, Writer::None) else { return Err(STOPPED) };
+        let (source, copy) = copying.finish();
+        *writer = Writer::Alone(source);
+        let copy = copy.map_err(|error| of_new(error.into()))?;
+        Step::CopyEqual.done();
+        last(&copy).map_err(of_new)?;
+        copy.close().map_err(|(_, error)| of_new(error.into()))?;
+        let synced = OpenOptions::new().write(true).open(new).and_then(|file| file.sync_all());
+        synced.map_err(|source| Error::io("syncing", new, source))?;
+        // A stopped attempt may have left one, which is of no use: its key is gone.
+        remove_with_companions(&next.path)?;
+        fs::rename(new, &next.path).map_err(|source| Error::io("renaming", new, source))?;
+        sync_folder_of(&next.path)?;
+        Step::CopyPublished.done();
+        match commit() {
+            Commit::Done => {}
+            Commit::Not(error) => {
+                let _next_time = remove_with_companions(&next.path);
+                return Err(error);
+            }
+            Commit::Unclear(error) => {
+                *writer = Writer::Unclear;
+                return Err(error);
+            }
+        }
+        Step::CopyCommitted.done();
+        let old = std::mem::replace(&mut *self.at.lock().unwrap_or_else(std::sync::PoisonError::into_inner), Arc::new(next));
+        self.readers.renew();
+        *writer = Writer::None;
+        let _swept_at_the_next_start = remove_with_companions(&old.path);
+        Step::OldStoreRemoved.done();
+        Ok(())
+    }
+
+    fn begin_copying(&self, next: &At, new: &Path) -> Result<(), Error> {
+        let of_new = |error: Error| named(error, new);
+        let failed = |source| Error::io("creating", new, source);
+        remove_with_companions(new)?;
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(new).map_err(failed)?;
+        let copy = unlocked(new, &next.key).map_err(of_new)?;
+        // Until it is whole it is worth nothing: no journal. It is synced once, at the end.
+        let plain = || {
+            copy.pragma_update_and_check(None, "journal_mode", "OFF", |_| Ok(()))?;
+            copy.pragma_update(None, "synchronous", "OFF")
+        };
+        plain().map_err(|error| of_new(error.into()))?;
+        let mut writer = self.lock_writer();
+        let source = match std::mem::replace(&mut *writer, Writer::None) {
+            Writer::Alone(source) => source,
+            Writer::None => super::connect(&self.at(), super::Access::Write)?,
+            busy @ Writer::Copied(_) => {
+                *writer = busy;
+                return Err(Error::Misuse("the database is being copied already"));
+            }
+            Writer::Unclear => {
+                *writer = Writer::Unclear;
+                return Err(UNCLEAR);
+            }
+        };
+        match Copying::begin(source, copy) {
+            Ok(copying) => *writer = Writer::Copied(Box::new(copying)),
+            Err((source, error)) => {
+                *writer = Writer::Alone(source);
+                return Err(of_new(error.into()));
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_some(&self, tell: &mut dyn FnMut(u64, u64)) -> Result<bool, Error> {
+        let mut writer = self.lock_writer();
+        // A transaction that met a damaged page has closed both.
+        let Writer::Copied(copying) = &mut *writer else { return Err(STOPPED) };
+        let equal = step(copying, STEP_PAGES).map_err(|error| named(error, &self.at().path))?;
+        let (left, all) = copying.progress();
+        drop(writer);
+        tell(all.saturating_sub(left), all);
+        Ok(equal)
+    }
+
+    fn stop_copying(&self) {
+        let mut writer = self.lock_writer();
+        match std::mem::replace(&mut *writer, Writer::None) {
+            Writer::Copied(copying) => {
+                let source = copying.abandon();
+                if is_sound(&source) {
+                    *writer = Writer::Alone(source);
+                }
+            }
+            other => *writer = other,
+        }
+    }
+}
+
+const STOPPED: Error = Error::Misuse("the copying was stopped by a page that is damaged");
+
+fn step(copying: &mut Copying, pages: u16) -> Result<bool, Error> {
+    let equal = copying.step(pages);
+    // SQLCipher gives zeros for a page that does not authenticate: they may not become part of a copy that does.
+    if !is_sound(copying.source()) {
+        return Err(damaged_page());
+    }
+    Ok(equal?)
+}
