@@ -51,6 +51,8 @@ labels! {
     STORE_SQLCIPHER = "store sqlcipher";
     FILE_WRAP = "file wrap";
     GRANT_SIGN = "grant signer";
+    DATA_VALUE = "data value";
+    DATA_FILE_WRAP = "data file wrap";
     // Sealed files (docs/spec/sealed-file.md).
     SEALED_FILE = "sealed file";
     SEALED_CHECK = "sealed check";

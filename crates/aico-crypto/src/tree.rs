@@ -75,6 +75,10 @@ key! {
     random SpaceKey
 }
 key! {
+    /// The key of what is forgotten at a time: a conversation, or what else is in a category.
+    random DataKey
+}
+key! {
     /// The raw key of a space's SQLCipher database.
     StoreKey
 }
@@ -124,6 +128,7 @@ wraps!(SpaceKey => LogKey as "space log", wrap_log, unwrap_log);
 wraps!(SpaceKey => PseudonymKey as "space pseudonym", wrap_pseudonym, unwrap_pseudonym);
 wraps!(SpaceKey => GrantKey as "space grant", wrap_grant, unwrap_grant);
 wraps!(SpaceKey => LockedKey as "space locked", wrap_locked, unwrap_locked);
+wraps!(SpaceKey => DataKey as "space data", wrap_data, unwrap_data);
 wraps!(FileWrapKey => FileKey as "space file", wrap_file, unwrap_file);
 wraps!(SealedFileKey => FileKey as "sealed file", wrap_file, unwrap_file);
 
@@ -298,16 +303,40 @@ impl IdentitySealKey {
 }
 
 impl SpaceKey {
+    /// The same key once more, for a second holder.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        Self(Secret::copy_of(self.0.bytes()))
+    }
+
     /// The key of the space's SQLCipher database.
     #[must_use]
     pub fn store_key(&self) -> StoreKey {
         StoreKey(kdf(self.0.bytes(), Label::STORE_SQLCIPHER, &[]))
     }
 
-    /// The key that wraps file keys.
+    /// The key that wraps the keys of files that were written before there were data keys.
     #[must_use]
     pub fn file_wrap_key(&self) -> FileWrapKey {
         FileWrapKey(kdf(self.0.bytes(), Label::FILE_WRAP, &[]))
+    }
+}
+
+impl DataKey {
+    /// Seals a value that lies in the database for its place: `nonce(24) ‖ ciphertext ‖ tag(16)`.
+    pub fn seal_value(&self, place: &[u8], value: &[u8], random: &dyn Random) -> Result<Vec<u8>, Error> {
+        seal_random(&kdf(self.0.bytes(), Label::DATA_VALUE, &[]), place, value, random)
+    }
+
+    /// Opens a value.
+    pub fn open_value(&self, place: &[u8], sealed: &[u8]) -> Result<Vec<u8>, Error> {
+        open_random(&kdf(self.0.bytes(), Label::DATA_VALUE, &[]), place, sealed)
+    }
+
+    /// The key that wraps file keys.
+    #[must_use]
+    pub fn file_wrap_key(&self) -> FileWrapKey {
+        FileWrapKey(kdf(self.0.bytes(), Label::DATA_FILE_WRAP, &[]))
     }
 }
 

@@ -14,6 +14,8 @@ pub enum Action {
     ListData,
     /// Remove a value.
     RemoveData,
+    /// Forget a conversation or a category, for ever.
+    Forget,
     /// Take all values out at once.
     ExportData,
     /// See what is stored, how it is protected and who may read it.
@@ -66,11 +68,12 @@ pub enum Need {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::ReadData,
         Self::WriteData,
         Self::ListData,
         Self::RemoveData,
+        Self::Forget,
         Self::ExportData,
         Self::ReadInventory,
         Self::ReadStatus,
@@ -95,6 +98,7 @@ impl Action {
             Self::WriteData => "data.write",
             Self::ListData => "data.list",
             Self::RemoveData => "data.remove",
+            Self::Forget => "data.forget",
             Self::ExportData => "data.export",
             Self::ReadInventory => "data.inventory",
             Self::ReadStatus => "status.read",
@@ -126,6 +130,7 @@ impl Action {
             | Self::WriteData
             | Self::ListData
             | Self::RemoveData
+            | Self::Forget
             | Self::ExportData
             | Self::ReadInventory => Level::UserData,
             _ => Level::System,
@@ -137,7 +142,7 @@ impl Action {
     pub fn need(self) -> Need {
         match self {
             Self::ReadData | Self::ListData | Self::ReadInventory | Self::ManageIdentities => Need::Session,
-            Self::ExportData | Self::Enrol | Self::ManageKeys | Self::AcceptConfig => Need::Fresh,
+            Self::Forget | Self::ExportData | Self::Enrol | Self::ManageKeys | Self::AcceptConfig => Need::Fresh,
             _ => Need::Nothing,
         }
     }

@@ -17,6 +17,6 @@ pub use capability::{Action, Capability, Level, Need, Resource};
 pub use decide::{Circumstances, Decision, Denied, Missing, Presence, decide};
 pub use error::Error;
 pub use grant::{Grant, MAX_GRANT_BYTES, SignedGrant, may_connect};
-pub use path::{DataPath, MAX_PATH_BYTES};
+pub use path::{CONVERSATIONS, DataPath, MAX_PATH_BYTES};
 pub use permit::{Bounds, Permit};
 pub use principal::Principal;

@@ -5,6 +5,9 @@ use crate::Error;
 /// Longest path in bytes.
 pub const MAX_PATH_BYTES: usize = 1024;
 
+/// The category whose second segment names a conversation.
+pub const CONVERSATIONS: &str = "conversations";
+
 /// Where a value lies: `category/name…` (`docs/spec/requests.md`, Paths).
 ///
 /// UTF-8 of at most 1,024 bytes; at least two segments between single slashes; no segment is empty, `.` or `..`; no
@@ -42,6 +45,18 @@ impl DataPath {
         self.0.split_once('/').map_or("", |(_, name)| name)
     }
 
+    /// What it is forgotten with: `conversations/<id>`, or its category.
+    #[must_use]
+    pub fn keeper(&self) -> &str {
+        match self.0.split_once('/') {
+            Some((CONVERSATIONS, name)) => {
+                let id = name.split_once('/').map_or(name, |(id, _)| id);
+                self.0.get(..CONVERSATIONS.len() + 1 + id.len()).unwrap_or(&self.0)
+            }
+            _ => self.category(),
+        }
+    }
+
     /// The whole path.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -67,6 +82,15 @@ mod tests {
             let path = DataPath::parse(good).unwrap();
             assert_eq!(format!("{}/{}", path.category(), path.name()), good);
         }
+    }
+
+    #[test]
+    fn a_conversation_is_forgotten_alone_and_everything_else_with_its_category() {
+        let keeper = |path| DataPath::parse(path).unwrap().keeper().to_owned();
+        assert_eq!(keeper("conversations/7"), "conversations/7");
+        assert_eq!(keeper("conversations/7/2026/a"), "conversations/7");
+        assert_eq!(keeper("conversationsx/7/a"), "conversationsx");
+        assert_eq!(keeper("notes/7/a"), "notes");
     }
 
     #[test]

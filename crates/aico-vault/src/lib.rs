@@ -5,6 +5,7 @@
 //! runtime keeps them off its threads.
 
 pub mod audit;
+mod data_keys;
 mod durable;
 mod error;
 mod header;
@@ -26,5 +27,5 @@ pub use unlock::Proof;
 pub use user_data::{Category, Entry, Stored};
 pub use vault::{
     Anchor, Checked, Content, Export, ExportedValue, Found, Get, How, KeyChange, Locked, LockedLog, Opening, Places,
-    Put, SlotState, Unlocked, Vault, VaultState, read_header, survey,
+    Progress, Put, Rotated, SlotState, Unlocked, Vault, VaultState, read_header, survey,
 };

@@ -1,14 +1,17 @@
 //! The system space: keys that belong to the vault as a whole, the list of spaces, who is enrolled.
 
+use std::sync::Arc;
+
 use aico_crypto::{
     ComponentKind, GrantKey, Identity, IdentitySecret, LockedKey, LogKey, Name, OsRandom, PseudonymKey, PublicKey,
     RootKey, SpaceKey,
 };
 use aico_policy::{Grant, SignedGrant};
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use crate::Error;
 use crate::audit::Head;
+use crate::data_keys::KEY_TABLE;
 use crate::header::{SpaceId, VaultId};
 use crate::store::Database;
 
@@ -34,6 +37,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     CREATE TABLE setting (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
     CREATE TABLE notice (number INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, text TEXT NOT NULL) STRICT;
 ",
+    KEY_TABLE,
 ];
 
 /// Where a space remembers the audit log's newest head.
@@ -45,7 +49,7 @@ const WHAT: &str = "the system space";
 /// What the vault keeps for itself, opened.
 #[derive(Debug)]
 pub(crate) struct System {
-    database: Database,
+    database: Arc<Database>,
     grant_key: GrantKey,
 }
 
@@ -53,9 +57,16 @@ pub(crate) struct System {
 pub(crate) struct SystemKeys {
     pub(crate) log: LogKey,
     pub(crate) pseudonyms: PseudonymKey,
-    pub(crate) owner: (SpaceId, SpaceKey),
+    pub(crate) owner: OwnerSpace,
     /// Authenticates what was written down while the vault was locked; none before the first start of this version.
     pub(crate) locked: Option<LockedKey>,
+}
+
+/// The owner's space.
+pub(crate) struct OwnerSpace {
+    pub(crate) id: SpaceId,
+    pub(crate) epoch: u32,
+    pub(crate) key: SpaceKey,
 }
 
 /// Something that the owner is shown at the next contact.
@@ -121,11 +132,55 @@ impl System {
         };
         let grant = wrapped("grant")?;
         let grant_key = space.unwrap_grant(&grant, &place(vault, "grant")).map_err(|_| missing("grant"))?;
-        Ok((Self { database, grant_key }, keys))
+        Ok((Self { database: Arc::new(database), grant_key }, keys))
     }
 
-    pub(crate) fn database(&self) -> &Database {
+    pub(crate) fn database(&self) -> &Arc<Database> {
         &self.database
+    }
+
+    /// Wraps what the system space's key wraps under the next one, in a copy of the space.
+    pub(crate) fn rewrap(copy: &Connection, vault: &VaultId, old: &SpaceKey, new: &SpaceKey) -> Result<(), Error> {
+        macro_rules! rewrap {
+            ($name:literal, $unwrap:ident, $wrap:ident) => {
+                if let Some(wrapped) = find_secret(copy, $name)? {
+                    let key = old.$unwrap(&wrapped, &place(vault, $name)).map_err(|_| missing($name))?;
+                    let wrapped = new.$wrap(&key, &place(vault, $name), &OsRandom)?;
+                    copy.execute("UPDATE secret SET wrapped = ?2 WHERE name = ?1", params![$name, wrapped])?;
+                }
+            };
+        }
+        rewrap!("log", unwrap_log, wrap_log);
+        rewrap!("grant", unwrap_grant, wrap_grant);
+        rewrap!("pseudonym", unwrap_pseudonym, wrap_pseudonym);
+        rewrap!("locked", unwrap_locked, wrap_locked);
+        Ok(())
+    }
+
+    /// The owner's space: its identifier and epoch.
+    pub(crate) fn owner_epoch(&self) -> Result<(SpaceId, u32), Error> {
+        self.database.read(|db| {
+            let row = |row: &rusqlite::Row<'_>| Ok((SpaceId::from_bytes(row.get(0)?), row.get(1)?));
+            Ok(db.query_row("SELECT id, epoch FROM space WHERE kind = 'owner'", [], row)?)
+        })
+    }
+
+    /// Puts a space into its next epoch, and does what else belongs to that, in one transaction.
+    pub(crate) fn begin_epoch(
+        &self,
+        vault: &VaultId,
+        root: &RootKey,
+        (id, epoch, key): (&SpaceId, u32, &SpaceKey),
+        also: &dyn Fn(&Transaction<'_>) -> Result<(), Error>,
+        head: &Head,
+    ) -> Result<(), Error> {
+        let wrapped = root.wrap_space(key, &space_place(vault, id, epoch), &OsRandom)?;
+        self.database.write(|tx| {
+            let sql = "UPDATE space SET epoch = ?2, wrapped = ?3, wrapped_next = NULL WHERE id = ?1";
+            run(tx, sql, params![id.as_bytes(), epoch, wrapped])?;
+            also(tx)?;
+            keep_anchor(tx, head)
+        })
     }
 
     /// Wraps everything that the root key wraps under the next one too. Until the header holds that one, the old stays
@@ -351,7 +406,7 @@ pub(crate) fn kept_anchor(database: &Database) -> Result<Option<Head>, Error> {
 
 /// The owner's space key. A new root key that was stopped between the header and here is finished, one that did not
 /// reach the header is forgotten.
-fn owner_space(database: &Database, vault: &VaultId, root: &RootKey) -> Result<(SpaceId, SpaceKey), Error> {
+fn owner_space(database: &Database, vault: &VaultId, root: &RootKey) -> Result<OwnerSpace, Error> {
     let (id, epoch, wrapped, next) = database.read(|connection| {
         let sql = "SELECT id, epoch, wrapped, wrapped_next FROM space WHERE kind = 'owner'";
         Ok(connection.query_row(sql, [], |row| {
@@ -361,15 +416,15 @@ fn owner_space(database: &Database, vault: &VaultId, root: &RootKey) -> Result<(
     let id = SpaceId::from_bytes(id);
     let open = |wrapped: &[u8]| root.unwrap_space(wrapped, &space_place(vault, &id, epoch));
     match (open(&wrapped), next) {
-        (Ok(key), None) => Ok((id, key)),
+        (Ok(key), None) => Ok(OwnerSpace { id, epoch, key }),
         (Ok(key), Some(_)) => {
             forget_next_root(database)?;
-            Ok((id, key))
+            Ok(OwnerSpace { id, epoch, key })
         }
         (Err(_), Some(next)) => {
             let key = open(&next).map_err(|_| missing("owner's space"))?;
             commit_root(database)?;
-            Ok((id, key))
+            Ok(OwnerSpace { id, epoch, key })
         }
         (Err(_), None) => Err(missing("owner's space")),
     }
@@ -399,10 +454,12 @@ fn locked_key(database: &Database, vault: &VaultId, space: &SpaceKey) -> Result<
 }
 
 fn secret(database: &Database, name: &str) -> Result<Option<Vec<u8>>, Error> {
-    database.read(|connection| {
-        let sql = "SELECT wrapped FROM secret WHERE name = ?1";
-        Ok(connection.query_row(sql, [name], |row| row.get(0)).optional()?)
-    })
+    database.read(|connection| find_secret(connection, name))
+}
+
+fn find_secret(connection: &Connection, name: &str) -> Result<Option<Vec<u8>>, Error> {
+    let sql = "SELECT wrapped FROM secret WHERE name = ?1";
+    Ok(connection.query_row(sql, [name], |row| row.get(0)).optional()?)
 }
 
 fn run(tx: &Transaction<'_>, sql: &str, values: impl rusqlite::Params) -> Result<(), Error> {

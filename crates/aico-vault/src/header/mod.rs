@@ -214,6 +214,21 @@ impl Header {
         Ok(())
     }
 
+    /// Puts the system space into its next epoch, under `key`.
+    pub fn begin_epoch(
+        &mut self,
+        root: &RootKey,
+        epoch: u32,
+        key: &SpaceKey,
+        random: &dyn Random,
+    ) -> Result<(), Error> {
+        self.change(root, |next| {
+            let wrapped_key = root.wrap_space(key, &space_context(&next.vault, &next.system.id, epoch), random)?;
+            next.system = WrappedSpace { id: next.system.id, epoch, wrapped_key };
+            Ok(())
+        })
+    }
+
     /// Wraps the root key under the key of a slot that it was only sealed to, and gives a slot of an older version its
     /// voucher; false where there is nothing to do.
     pub fn rewrap(

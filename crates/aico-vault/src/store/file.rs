@@ -58,39 +58,44 @@ impl fmt::Display for FileId {
     }
 }
 
-/// The folder of a space's chunked files, with the key that wraps theirs.
+/// The folder of a space's chunked files.
 #[derive(Debug)]
 pub(crate) struct FileStore {
     folder: PathBuf,
     space: [u8; 16],
-    wrap: FileWrapKey,
 }
 
 impl FileStore {
     /// Opens the folder, or makes it; the folder above must exist.
-    pub(crate) fn open(folder: &Path, space: [u8; 16], wrap: FileWrapKey) -> Result<Self, Error> {
+    pub(crate) fn open(folder: &Path, space: [u8; 16]) -> Result<Self, Error> {
         ensure_folder(folder)?;
-        Ok(Self::at(folder, space, wrap))
+        Ok(Self::at(folder, space))
     }
 
     /// The folder as it is, to read from.
-    pub(crate) fn at(folder: &Path, space: [u8; 16], wrap: FileWrapKey) -> Self {
-        Self { folder: folder.to_owned(), space, wrap }
+    pub(crate) fn at(folder: &Path, space: [u8; 16]) -> Self {
+        Self { folder: folder.to_owned(), space }
     }
 
-    /// Begins a file of unknown length.
-    pub(crate) fn create(&self) -> Result<FileWriter, Error> {
+    /// Begins a file of unknown length; its key will be wrapped by `wrap`.
+    pub(crate) fn create(&self, wrap: &FileWrapKey) -> Result<FileWriter, Error> {
         let id = FileId::make()?;
-        FileWriter::make(&self.path(&id), self.header(&id), id, &self.wrap)
+        FileWriter::make(&self.path(&id), self.header(&id), id, wrap)
     }
 
     /// Opens a file for reading. `wrapped_key` and `bytes`, the length of its content, come from its row.
     ///
     /// # Errors
     /// [`Error::NotFound`] when there is no such file; [`Error::Damaged`] when it is not the one that was written.
-    pub(crate) fn read(&self, id: &FileId, wrapped_key: &[u8], bytes: u64) -> Result<FileReader, Error> {
+    pub(crate) fn read(
+        &self,
+        id: &FileId,
+        wrapped_key: &[u8],
+        bytes: u64,
+        wrap: &FileWrapKey,
+    ) -> Result<FileReader, Error> {
         let path = self.path(id);
-        let Ok(key) = self.wrap.unwrap_file(wrapped_key, id.as_bytes()) else {
+        let Ok(key) = wrap.unwrap_file(wrapped_key, id.as_bytes()) else {
             return Err(Error::damaged(path.display().to_string(), "its key does not unwrap"));
         };
         FileReader::open(path, &self.header(id), &key, bytes)

@@ -336,6 +336,6 @@ fn no_follow() -> i32 {
 }
 
 #[cfg(test)]
-mod tests;
-#[cfg(test)]
 mod rekey_tests;
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,8 @@ pub(crate) enum Step {
     CopyPublished,
     CopyCommitted,
     OldStoreRemoved,
+    KeysDestroyed,
+    ForgottenRemoved,
 }
 
 #[cfg(not(test))]

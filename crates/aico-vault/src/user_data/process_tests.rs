@@ -6,13 +6,12 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
 use aico_crypto::{OsRandom, Random, SpaceKey};
 use aico_policy::DataPath;
 
-use super::{USER_DATA_TABLES, UserData, ValueReader};
+use super::{TEST_TABLES, UserData, ValueReader, for_tests};
 use crate::Error;
 use crate::store::Database;
 use base64ct::{Base64Unpadded, Encoding};
@@ -35,13 +34,13 @@ fn space() -> SpaceKey {
 }
 
 fn create(folder: &Path) -> UserData {
-    let database = Database::create(&folder.join("space.db"), space().store_key(), &[USER_DATA_TABLES]).unwrap();
-    UserData::open(Arc::new(database), &folder.join("files"), [1; 16], space().file_wrap_key()).unwrap()
+    let database = Database::create(&folder.join("space.db"), space().store_key(), TEST_TABLES).unwrap();
+    for_tests(database, folder.join("files"), &space()).unwrap()
 }
 
 fn open(folder: &Path) -> Result<UserData, Error> {
-    let database = Database::open(&folder.join("space.db"), space().store_key(), &[USER_DATA_TABLES])?;
-    UserData::open(Arc::new(database), &folder.join("files"), [1; 16], space().file_wrap_key())
+    let database = Database::open(&folder.join("space.db"), space().store_key(), TEST_TABLES)?;
+    for_tests(database, folder.join("files"), &space())
 }
 
 fn content(bytes: usize, seed: usize) -> Vec<u8> {
@@ -239,7 +238,7 @@ fn the_wrong_key_opens_nothing() {
     let folder = tempfile::tempdir().unwrap();
     drop(create(folder.path()));
     let other = SpaceKey::make(&OsRandom).unwrap().store_key();
-    let error = Database::open(&folder.path().join("space.db"), other, &[USER_DATA_TABLES]).unwrap_err();
+    let error = Database::open(&folder.path().join("space.db"), other, TEST_TABLES).unwrap_err();
     assert!(matches!(error, Error::Damaged { .. }) && error.to_string().contains("key"), "{error}");
     open(folder.path()).unwrap();
 }
@@ -415,7 +414,7 @@ fn meet_damage(folder: &Path, control: bool) {
         connection.query_row("SELECT count(*) FROM sqlite_schema", (), |_| Ok(())).unwrap_err();
         return;
     }
-    Database::open(&path, wrong, &[USER_DATA_TABLES]).unwrap_err();
+    Database::open(&path, wrong, TEST_TABLES).unwrap_err();
     let mut bytes = fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;

@@ -2,9 +2,11 @@ use std::mem;
 
 use aico_crypto::{Digest, digest};
 
+use super::UserData;
 use super::row::{Content, Found};
 use crate::Error;
-use crate::store::{FileReader, FileStore};
+use crate::store::FileReader;
+use aico_policy::DataPath;
 
 const WRONG: &str = "it does not have its length and sum";
 
@@ -26,13 +28,20 @@ enum Body {
 }
 
 impl ValueReader {
-    pub(super) fn open(row: Found, files: &FileStore) -> Result<Self, Error> {
-        let body = match row.content {
-            Content::Inline(bytes) => Body::Memory(bytes),
-            Content::File { id, wrapped_key } => Body::File(Box::new(files.read(&id, &wrapped_key, row.bytes)?)),
+    pub(super) fn open(row: Found, data: &UserData, path: &DataPath) -> Result<Self, Error> {
+        let key = row.key.as_ref().map(|id| data.keys.get(id)).transpose()?;
+        let body = match (row.content, &key) {
+            (Content::Inline(bytes), None) => Body::Memory(bytes),
+            (Content::Inline(sealed), Some(key)) => {
+                let opened = key.values.open_value(&data.place(path), &sealed);
+                Body::Memory(opened.map_err(|_| Error::damaged("the value", WRONG))?)
+            }
+            (Content::File { id, wrapped_key }, key) => {
+                let wrap = key.as_ref().map_or(&*data.old_wrap, |key| &key.files);
+                Body::File(Box::new(data.files.read(&id, &wrapped_key, row.bytes, wrap)?))
+            }
         };
-        let Found { bytes, sum, .. } = row;
-        Ok(Self { bytes, sum, given: 0, body })
+        Ok(Self { bytes: row.bytes, sum: row.sum, given: 0, body })
     }
 
     /// The value's length.

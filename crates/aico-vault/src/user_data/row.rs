@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 
 use aico_crypto::Digest;
-use rusqlite::{Connection, OptionalExtension, Row, Transaction};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use crate::Error;
+use crate::data_keys::KeyId;
 use crate::store::FileId;
 use aico_policy::DataPath;
 
@@ -25,6 +26,12 @@ pub(super) const TABLES: &str = "
         value_id INTEGER PRIMARY KEY REFERENCES value(id) ON DELETE CASCADE,
         content BLOB NOT NULL
     ) STRICT;
+";
+
+/// Which key a value is sealed under, and in which epoch its file was. Without a key it is older than data keys are.
+pub(super) const KEY_COLUMNS: &str = "
+    ALTER TABLE value ADD COLUMN key_id BLOB;
+    ALTER TABLE value ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// One line of a listing.
@@ -65,14 +72,19 @@ pub(super) fn categories(db: &Connection) -> Result<Vec<Category>, Error> {
 }
 
 /// A value as its rows tell it.
+#[derive(Clone)]
 pub(super) struct Found {
     pub(super) bytes: u64,
     pub(super) sum: Digest,
     pub(super) changed_ms: u64,
+    pub(super) key: Option<KeyId>,
+    pub(super) epoch: u32,
+    /// Sealed, if there is a key.
     pub(super) content: Content,
 }
 
 /// Where a value's bytes are.
+#[derive(Clone)]
 pub(super) enum Content {
     Inline(Vec<u8>),
     File { id: FileId, wrapped_key: Vec<u8> },
@@ -99,15 +111,26 @@ pub(super) fn put(tx: &Transaction<'_>, path: &DataPath, value: &Found) -> Resul
     };
     let id: i64 = tx
         .prepare_cached(
-            "INSERT INTO value (path, bytes, sum, created_ms, changed_ms, file_id, file_key)
-             VALUES (?1, ?2, ?3, ?4, ?4, ?5, ?6)
+            "INSERT INTO value (path, bytes, sum, created_ms, changed_ms, file_id, file_key, key_id, epoch)
+             VALUES (?1, ?2, ?3, ?4, ?4, ?5, ?6, ?7, ?8)
              ON CONFLICT (path) DO UPDATE SET bytes = excluded.bytes, sum = excluded.sum,
-                 changed_ms = excluded.changed_ms, file_id = excluded.file_id, file_key = excluded.file_key
+                 changed_ms = excluded.changed_ms, file_id = excluded.file_id, file_key = excluded.file_key,
+                 key_id = excluded.key_id, epoch = excluded.epoch
              RETURNING id",
         )?
-        .query_row((path.as_str(), stored(value.bytes)?, value.sum, stored(value.changed_ms)?, file, key), |row| {
-            row.get(0)
-        })?;
+        .query_row(
+            params![
+                path.as_str(),
+                stored(value.bytes)?,
+                value.sum,
+                stored(value.changed_ms)?,
+                file,
+                key,
+                value.key.as_ref().map(KeyId::as_bytes),
+                value.epoch
+            ],
+            |row| row.get(0),
+        )?;
     put_inline(tx, id, &value.content)?;
     Ok((old.is_some(), old.flatten()))
 }
@@ -136,14 +159,68 @@ pub(super) fn remove(tx: &Transaction<'_>, path: &DataPath) -> Result<Option<Opt
 pub(super) fn find(db: &Connection, path: &DataPath) -> Result<Option<Found>, Error> {
     let found = db
         .prepare_cached(
-            "SELECT bytes, sum, changed_ms, file_id, file_key, content
+            "SELECT bytes, sum, changed_ms, file_id, file_key, content, key_id, epoch
              FROM value LEFT JOIN inline_value ON value_id = id WHERE path = ?1",
         )?
-        .query_row([path.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, content(row)?)))
+        .query_row([path.as_str()], |row| {
+            let key = row.get::<_, Option<_>>(6)?.map(KeyId::from_bytes);
+            Ok(((row.get(0)?, row.get(1)?, row.get(2)?), key, row.get(7)?, content(row)?))
+        })
         .optional()?;
-    let Some((bytes, sum, changed_ms, content)) = found else { return Ok(None) };
+    let Some(((bytes, sum, changed_ms), key, epoch, content)) = found else { return Ok(None) };
     let content = content.ok_or_else(|| Error::damaged("the value", "its content is missing"))?;
-    Ok(Some(Found { bytes: loaded(bytes), sum, changed_ms: loaded(changed_ms), content }))
+    Ok(Some(Found { bytes: loaded(bytes), sum, changed_ms: loaded(changed_ms), key, epoch, content }))
+}
+
+/// A value whose file was not sealed in `epoch`, or that has no key: the next one behind the row `after`.
+pub(super) fn next_old(db: &Connection, epoch: u32, after: i64) -> Result<Option<(i64, DataPath)>, Error> {
+    let found = db
+        .prepare_cached(
+            "SELECT id, path FROM value WHERE id > ?1 AND (key_id IS NULL OR (file_id IS NOT NULL AND epoch < ?2))
+             ORDER BY id LIMIT 1",
+        )?
+        .query_row((after, epoch), |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))
+        .optional()?;
+    let Some((id, path)) = found else { return Ok(None) };
+    Ok(Some((id, DataPath::parse(&path).map_err(|_| Error::damaged("the value", "its path is not valid"))?)))
+}
+
+/// Puts the same value in another sealing in its place, unless it was changed since `old` was read.
+pub(super) fn replace(tx: &Transaction<'_>, id: i64, old: &Found, new: &Found) -> Result<bool, Error> {
+    let (file, file_key) = match &new.content {
+        Content::Inline(_) => (None, None),
+        Content::File { id, wrapped_key } => (Some(id.as_bytes()), Some(wrapped_key)),
+    };
+    let old_file = old.file();
+    let changed = tx
+        .prepare_cached(
+            "UPDATE value SET file_id = ?2, file_key = ?3, key_id = ?4, epoch = ?5
+             WHERE id = ?1 AND sum = ?6 AND changed_ms = ?7 AND key_id IS ?8 AND file_id IS ?9",
+        )?
+        .execute(params![
+            id,
+            file,
+            file_key,
+            new.key.as_ref().map(KeyId::as_bytes),
+            new.epoch,
+            old.sum,
+            stored(old.changed_ms)?,
+            old.key.as_ref().map(KeyId::as_bytes),
+            old_file.as_ref().map(FileId::as_bytes),
+        ])?;
+    if changed > 0 {
+        put_inline(tx, id, &new.content)?;
+    }
+    Ok(changed > 0)
+}
+
+/// Removes everything under a name; the files that belonged to it.
+pub(super) fn remove_under(tx: &Transaction<'_>, name: &str) -> Result<(usize, Vec<FileId>), Error> {
+    let mut statement = tx.prepare(
+        "DELETE FROM value WHERE path = ?1 OR substr(path, 1, length(?1) + 1) = ?1 || '/' RETURNING file_id",
+    )?;
+    let rows = statement.query_map([name], |row| file_id(row, 0))?.collect::<Result<Vec<_>, _>>()?;
+    Ok((rows.len(), rows.into_iter().flatten().collect()))
 }
 
 fn content(row: &Row<'_>) -> rusqlite::Result<Option<Content>> {
@@ -179,6 +256,11 @@ pub(super) fn files(db: &Connection) -> Result<HashSet<FileId>, Error> {
 
 pub(super) fn total_bytes(db: &Connection) -> Result<u64, Error> {
     Ok(db.query_row("SELECT coalesce(sum(bytes), 0) FROM value", (), |row| row.get(0)).map(loaded)?)
+}
+
+pub(super) fn file_bytes(db: &Connection) -> Result<u64, Error> {
+    let sql = "SELECT coalesce(sum(bytes), 0) FROM value WHERE file_id IS NOT NULL";
+    Ok(db.query_row(sql, (), |row| row.get(0)).map(loaded)?)
 }
 
 pub(super) fn count(db: &Connection) -> Result<u64, Error> {

@@ -1,5 +1,5 @@
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use aico_crypto::{SpaceKey, digest};
@@ -33,7 +33,7 @@ impl TempFolder {
 impl Fixture {
     fn new() -> (Self, UserData) {
         let fixture = Self { folder: TempFolder::Owned(tempfile::tempdir().unwrap()), space: space() };
-        let database = Database::create(&fixture.path(), fixture.space.store_key(), &[USER_DATA_TABLES]).unwrap();
+        let database = Database::create(&fixture.path(), fixture.space.store_key(), TEST_TABLES).unwrap();
         let data = fixture.user_data(database);
         (fixture, data)
     }
@@ -43,13 +43,12 @@ impl Fixture {
     }
 
     fn open(&self) -> UserData {
-        let database = Database::open(&self.path(), self.space.store_key(), &[USER_DATA_TABLES]).unwrap();
+        let database = Database::open(&self.path(), self.space.store_key(), TEST_TABLES).unwrap();
         self.user_data(database)
     }
 
     fn user_data(&self, database: Database) -> UserData {
-        let files = self.folder.path().join("files");
-        UserData::open(Arc::new(database), &files, [1; 16], self.space.file_wrap_key()).unwrap()
+        for_tests(database, self.folder.path().join("files"), &self.space).unwrap()
     }
 
     /// Every chunked file, finished or not.
@@ -318,7 +317,7 @@ fn a_listing_has_a_limit() {
     let fill = |tx: &Transaction<'_>| {
         Ok(tx.execute_batch(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1500)
-             INSERT INTO value SELECT i, 'a/' || i, 1, x'', 1, 1, NULL, NULL FROM n",
+             INSERT INTO value SELECT i, 'a/' || i, 1, x'', 1, 1, NULL, NULL, NULL, 0 FROM n",
         )?)
     };
     data.database.write(fill).unwrap();

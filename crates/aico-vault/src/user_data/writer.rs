@@ -1,7 +1,8 @@
 use std::cell::Cell;
 use std::mem;
+use std::sync::Arc;
 
-use aico_crypto::{Digest, Hasher};
+use aico_crypto::{Digest, Hasher, OsRandom};
 use rusqlite::Transaction;
 
 use super::row::{self, Content, Found};
@@ -9,6 +10,7 @@ use aico_policy::DataPath;
 
 use super::{MAX_INLINE_BYTES, MAX_VALUE_BYTES, UserData};
 use crate::Error;
+use crate::data_keys::OpenKey;
 use crate::store::{FileStore, FileWriter, FinishedFile};
 
 /// A value being stored. Dropped before [`ValueWriter::finish`], it leaves nothing.
@@ -17,6 +19,9 @@ pub(crate) struct ValueWriter {
     data: UserData,
     path: DataPath,
     now_ms: u64,
+    /// Its key, from the first piece on that goes to a file.
+    key: Option<Arc<OpenKey>>,
+    epoch: u32,
     hasher: Hasher,
     pub(super) bytes: u64,
     body: Body,
@@ -35,7 +40,8 @@ pub struct Stored {
 
 impl ValueWriter {
     pub(super) fn new(data: UserData, path: DataPath, now_ms: u64) -> Self {
-        Self { data, path, now_ms, hasher: Hasher::new(), bytes: 0, body: Body::Memory(Vec::new()) }
+        let (epoch, hasher, body) = (data.epoch(), Hasher::new(), Body::Memory(Vec::new()));
+        Self { data, path, now_ms, key: None, epoch, hasher, bytes: 0, body }
     }
 
     /// Adds bytes: up to 1 MiB stays in memory, more goes to a file as it comes. After an error the value cannot be
@@ -46,7 +52,10 @@ impl ValueWriter {
         if bytes > MAX_VALUE_BYTES {
             return Err(Error::Misuse("a value has at most 2^40 bytes"));
         }
-        self.body = body.and(piece, &self.data.files)?;
+        if bytes > MAX_INLINE_BYTES as u64 && self.key.is_none() {
+            self.key = Some(self.data.keys.for_path(&self.path)?);
+        }
+        self.body = body.and(piece, &self.data.files, self.key.as_deref())?;
         self.hasher.update(piece);
         self.bytes = bytes;
         Ok(())
@@ -60,8 +69,16 @@ impl ValueWriter {
 
     /// Publishes the value and runs `also` in the same transaction: both happen or neither.
     pub(crate) fn finish_with(self, also: impl FnOnce(&Transaction<'_>) -> Result<(), Error>) -> Result<Stored, Error> {
-        let (content, file) = self.body.finish()?;
-        let value = Found { bytes: self.bytes, sum: self.hasher.finish(), changed_ms: self.now_ms, content };
+        // From here on it is not forgotten: either it was before, or it will be with everything else.
+        let _kept = self.data.keys.hold();
+        let key = match self.key {
+            // What was written before something was forgotten is sealed under a key that is gone.
+            Some(key) => self.data.keys.get(&key.id).map_err(|_| Error::Refused("it was forgotten while it came"))?,
+            None => self.data.keys.for_path(&self.path)?,
+        };
+        let (content, file) = self.body.finish(&key, &self.data.place(&self.path))?;
+        let (bytes, sum, changed_ms) = (self.bytes, self.hasher.finish(), self.now_ms);
+        let value = Found { bytes, sum, changed_ms, key: Some(key.id), epoch: self.epoch, content };
         let commits = Cell::new(false);
         let result = self.data.database.write(|tx| {
             let old = row::put(tx, &self.path, &value)?;
@@ -82,7 +99,7 @@ impl ValueWriter {
 
 /// After a failed commit SQLite may still find the transaction in the WAL: its file is then left to the next sweep. With a
 /// full disk the commit's last frame is not in the WAL for certain, and space is wanted now.
-fn may_be_committed<T>(result: &Result<T, Error>, commits: bool) -> bool {
+pub(super) fn may_be_committed<T>(result: &Result<T, Error>, commits: bool) -> bool {
     match result {
         Ok(_) => true,
         Err(Error::Full { .. }) => false,
@@ -98,21 +115,27 @@ enum Body {
 }
 
 impl Body {
-    fn and(self, piece: &[u8], files: &FileStore) -> Result<Self, Error> {
+    fn and(self, piece: &[u8], files: &FileStore, key: Option<&OpenKey>) -> Result<Self, Error> {
         match self {
             Self::Memory(mut bytes) if bytes.len().saturating_add(piece.len()) <= MAX_INLINE_BYTES => {
                 bytes.extend_from_slice(piece);
                 Ok(Self::Memory(bytes))
             }
-            Self::Memory(bytes) => Self::File(Box::new(files.create()?)).and(&bytes, files)?.and(piece, files),
+            Self::Memory(bytes) => {
+                let key = key.ok_or(Error::Misuse("a file without a key"))?;
+                let mut file = files.create(&key.files)?;
+                file.write(&bytes)?;
+                file.write(piece)?;
+                Ok(Self::File(Box::new(file)))
+            }
             Self::File(mut file) => file.write(piece).map(|()| Self::File(file)),
             Self::Failed => Err(Error::Misuse("a value whose writing failed is written further")),
         }
     }
 
-    fn finish(self) -> Result<(Content, Option<FinishedFile>), Error> {
+    fn finish(self, key: &OpenKey, place: &[u8]) -> Result<(Content, Option<FinishedFile>), Error> {
         match self {
-            Self::Memory(bytes) => Ok((Content::Inline(bytes), None)),
+            Self::Memory(bytes) => Ok((Content::Inline(key.values.seal_value(place, &bytes, &OsRandom)?), None)),
             Self::File(file) => {
                 let file = file.finish()?;
                 let content = Content::File { id: *file.id(), wrapped_key: file.wrapped_key().to_vec() };

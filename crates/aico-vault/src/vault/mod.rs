@@ -1,10 +1,13 @@
+mod forget;
 mod keys;
 mod locked_log;
+mod rotate;
+mod spaces;
 mod value;
 mod verify;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aico_crypto::{Identity, IdentitySecret, LockedKey, OsRandom, PublicKey, RootKey, SpaceKey};
 use aico_policy::{Action, AuditSink, DataPath, Event, Grant, Permit, Resource, What};
@@ -14,13 +17,15 @@ use crate::header::{Header, SpaceId, SystemSpace, VaultId};
 use crate::hold::Hold;
 use crate::journal::Journal;
 use crate::store::Database;
-use crate::system::{self, ANCHOR_TABLE, Component, Notice, System, SystemKeys, keep_anchor, kept_anchor};
+use crate::system::{Component, Notice, System, keep_anchor, kept_anchor};
 use crate::unlock::{self, Opened, Proof, SlotKind};
-use crate::user_data::{Category, Entry, USER_DATA_TABLES, UserData};
+use crate::user_data::{Category, Entry, UserData};
 use crate::{Error, durable};
+use spaces::Spaces;
 
 pub use keys::{KeyChange, SlotState};
 pub use locked_log::LockedLog;
+pub use rotate::{Progress, Rotated};
 pub use value::{Export, ExportedValue, Get, Put};
 pub use verify::{Checked, Content};
 
@@ -66,6 +71,8 @@ pub struct Unlocked {
     journal: Journal,
     /// Authenticates the side file of the time before this opening.
     locked: Mutex<Option<LockedKey>>,
+    /// Held while the stores get new keys.
+    rotating: Mutex<()>,
 }
 
 /// One person's vault, held by this process alone.
@@ -268,32 +275,6 @@ fn begin_set_up(places: &Places, now_ms: u64) -> Result<Header, Error> {
     Ok(header)
 }
 
-/// The opened stores of a vault.
-struct Spaces {
-    system: System,
-    owner: UserData,
-    keys: SystemKeys,
-}
-
-impl Spaces {
-    fn open(home: &Path, header: &Header, root: &RootKey, set_up: bool) -> Result<Self, Error> {
-        let vault = header.vault();
-        let key = header.system_space_key(root)?;
-        let (id, _) = header.system_space();
-        let path = space_folder(home, &id)?.join("store.db");
-        let database = open_database(&path, &key, system::MIGRATIONS, set_up)?;
-        if set_up {
-            System::fill(&database, &vault, root, &key)?;
-        }
-        let (system, keys) = System::open(database, &vault, root, &key)?;
-        let (id, key) = &keys.owner;
-        let folder = space_folder(home, id)?;
-        let database = open_database(&folder.join("store.db"), key, &[USER_DATA_TABLES, ANCHOR_TABLE], set_up)?;
-        let owner = UserData::open(Arc::new(database), &folder.join("files"), *id.as_bytes(), key.file_wrap_key())?;
-        Ok(Self { system, owner, keys })
-    }
-}
-
 /// The newest anchor that either space keeps.
 fn newest_anchor(system: &System, owner: &UserData) -> Result<Option<Head>, Error> {
     let kept = [kept_anchor(system.database())?, kept_anchor(owner.database())?];
@@ -309,6 +290,7 @@ impl Unlocked {
     fn open(places: Places, header: Header, root: RootKey, by: SlotKind, set_up: bool) -> Result<Self, Error> {
         let home = &places.home;
         let Spaces { system, owner, keys } = Spaces::open(home, &header, &root, set_up)?;
+        spaces::sweep(home, &header, &keys)?;
         let (audit, id) = (home.join("audit"), LogId::from_bytes(*header.vault().as_bytes()));
         let log_key = keys.log.public()?;
         // Making a log is repeatable until its last step: a set-up that was stopped in it begins it anew.
@@ -321,7 +303,7 @@ impl Unlocked {
         let journal = Journal::new(log, keys.pseudonyms);
         let locked = Mutex::new(keys.locked);
         let keys = Mutex::new(Keys { header, root });
-        Ok(Self { places, keys, by, system, owner, log_key, journal, locked })
+        Ok(Self { places, keys, by, system, owner, log_key, journal, locked, rotating: Mutex::default() })
     }
 
     fn keys(&self) -> MutexGuard<'_, Keys> {
@@ -415,23 +397,6 @@ fn check_log(log: &AuditLog, remembered: Option<Head>) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
-}
-
-fn space_folder(home: &Path, id: &SpaceId) -> Result<PathBuf, Error> {
-    let folder = home.join("spaces").join(id.to_string());
-    durable::create_folder(&folder)?;
-    Ok(folder)
-}
-
-/// Opens a database that must be there, or, during set-up only, makes it.
-fn open_database(path: &Path, key: &SpaceKey, migrations: &[&str], set_up: bool) -> Result<Database, Error> {
-    if set_up && !path.exists() {
-        return Database::create(path, key.store_key(), migrations);
-    }
-    if !path.exists() {
-        return Err(Error::damaged(path.display().to_string(), "it is missing"));
-    }
-    Database::open(path, key.store_key(), migrations)
 }
 
 impl Vault<Unlocked> {

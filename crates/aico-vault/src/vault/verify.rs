@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use aico_crypto::RootKey;
 
-use super::{HEADER, How, Locked, Vault, locked_log, newest_kept, open_database};
+use super::spaces::{OWNER_MIGRATIONS, data_keys, folder, of_owner, open_database, store};
+use super::{HEADER, How, Locked, Vault, locked_log, newest_kept};
 use crate::audit::{self, Anchored, Expectations, VerifyError};
 use crate::store::Database;
-use crate::system::{self, ANCHOR_TABLE, System, SystemKeys};
-use crate::user_data::{MAX_LIST_ENTRIES, USER_DATA_TABLES, UserData};
+use crate::system::{self, System, SystemKeys};
+use crate::user_data::{MAX_LIST_ENTRIES, UserData};
 use crate::{Error, Header};
 
 /// A part of the vault, and how it was found.
@@ -51,7 +52,7 @@ impl Vault<Locked> {
             Ok((header, root)) => {
                 found(intact("the header", Content::Bytes(bytes)));
                 let system = system_space(&home, &header, &root, found);
-                system.map(|(system, keys)| spaces(&home, &system, keys, found)).unwrap_or_default()
+                system.map(|(system, keys)| spaces(&home, &header, &system, keys, found)).unwrap_or_default()
             }
             Err(Error::Damaged { what, detail }) => {
                 found(damaged("the header", format!("{what}: {detail}")));
@@ -95,7 +96,8 @@ fn system_space(
     let part = "the system space";
     let mut opened = || {
         let key = header.system_space_key(root)?;
-        let path = home.join("spaces").join(header.system_space().0.to_string()).join("store.db");
+        let (id, epoch) = header.system_space();
+        let path = store(&folder(home, &id), epoch);
         let database = open_database(&path, &key, system::MIGRATIONS, false)?;
         check(part, &database, &path, found);
         System::open(database, &header.vault(), root, &key)
@@ -104,22 +106,25 @@ fn system_space(
 }
 
 /// Checks the owner's space and the side file; what the log has to hold.
-fn spaces(home: &Path, system: &System, keys: SystemKeys, found: &mut dyn FnMut(Checked)) -> Expectations {
-    let SystemKeys { owner: (id, key), locked, log, .. } = keys;
-    if let Some(key) = locked {
+fn spaces(
+    home: &Path,
+    header: &Header,
+    system: &System,
+    mut keys: SystemKeys,
+    found: &mut dyn FnMut(Checked),
+) -> Expectations {
+    if let Some(key) = keys.locked.take() {
         let whole = locked_log::merge(home, key).is_ok_and(|merged| merged.whole);
         let bytes = std::fs::metadata(home.join(locked_log::NAME)).map_or(0, |found| found.len());
         let state = if whole { Ok(Content::Bytes(bytes)) } else { Err("it is not what was written".to_owned()) };
         found(Checked { part: "the notes of locked times".to_owned(), state });
     }
     let part = "your space";
-    let folder = home.join("spaces").join(id.to_string());
     let mut opened = || {
-        let path = folder.join("store.db");
-        let database = open_database(&path, &key, &[USER_DATA_TABLES, ANCHOR_TABLE], false)?;
+        let path = store(&folder(home, &keys.owner.id), keys.owner.epoch);
+        let database = open_database(&path, &keys.owner.key, OWNER_MIGRATIONS, false)?;
         check(part, &database, &path, found);
-        let files = folder.join("files");
-        Ok::<_, Error>(UserData::to_read(Arc::new(database), &files, *id.as_bytes(), key.file_wrap_key()))
+        Ok::<_, Error>(UserData::to_read(Arc::new(database), data_keys(header, system, &keys)?, of_owner(home, &keys)))
     };
     let owner =
         opened().inspect_err(|error| found(damaged(part, format!("what is in it does not open: {error}")))).ok();
@@ -127,9 +132,9 @@ fn spaces(home: &Path, system: &System, keys: SystemKeys, found: &mut dyn FnMut(
         found(damaged("the list of your values", error.to_string()));
     }
     // A database that does not say what it remembers is damaged, and was named above.
-    let kept = [Some(system.database()), owner.as_ref().map(UserData::database)];
+    let kept = [Some(&**system.database()), owner.as_ref().map(UserData::database)];
     let head = newest_kept(kept.into_iter().flatten());
-    Expectations { key: log.public().ok(), anchor: head.map(audit::Anchor::Head) }
+    Expectations { key: keys.log.public().ok(), anchor: head.map(audit::Anchor::Head) }
 }
 
 /// Every page of a database.

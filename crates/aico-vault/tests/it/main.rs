@@ -5,5 +5,6 @@ mod crash;
 mod kernel;
 mod keyring;
 mod matrix;
+mod rotate;
 mod session;
 mod vectors;

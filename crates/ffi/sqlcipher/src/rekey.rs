@@ -28,9 +28,8 @@ impl Copying {
     /// Begins to copy `source` into `copy`, an empty database that has its key. Gives `source` back when that fails.
     pub fn begin(source: Connection, copy: Connection) -> Result<Self, (Connection, Error)> {
         // SAFETY: both handles are live, the names are NUL-terminated. The result is checked for null.
-        let backup = unsafe {
-            ffi::sqlite3_backup_init(copy.handle(), c"main".as_ptr(), source.handle(), c"main".as_ptr())
-        };
+        let backup =
+            unsafe { ffi::sqlite3_backup_init(copy.handle(), c"main".as_ptr(), source.handle(), c"main".as_ptr()) };
         match NonNull::new(backup) {
             Some(backup) => Ok(Self { backup: Backup(Some(backup)), source, copy }),
             None => {
@@ -63,9 +62,8 @@ impl Copying {
     pub fn progress(&self) -> (u64, u64) {
         let Some(backup) = self.backup.0 else { return (0, 0) };
         // SAFETY: as in `step`; both functions only read.
-        let (left, all) = unsafe {
-            (ffi::sqlite3_backup_remaining(backup.as_ptr()), ffi::sqlite3_backup_pagecount(backup.as_ptr()))
-        };
+        let (left, all) =
+            unsafe { (ffi::sqlite3_backup_remaining(backup.as_ptr()), ffi::sqlite3_backup_pagecount(backup.as_ptr())) };
         let number = |pages: c_int| u64::try_from(pages).unwrap_or(0);
         (number(left), number(all))
     }

@@ -10,6 +10,7 @@ const SPACE: [u8; 16] = [7; 16];
 
 struct Written {
     folder: TempDir,
+    wrap: FileWrapKey,
     store: FileStore,
     id: FileId,
     key: Vec<u8>,
@@ -24,13 +25,13 @@ fn content(bytes: usize) -> Vec<u8> {
 fn written(bytes: usize) -> Written {
     let folder = tempfile::tempdir().unwrap();
     let wrap = SpaceKey::make(&OsRandom).unwrap().file_wrap_key();
-    let store = FileStore::open(&folder.path().join("files"), SPACE, wrap).unwrap();
-    let (id, key) = write(&store, &content(bytes));
-    Written { folder, store, id, key, content: content(bytes) }
+    let store = FileStore::open(&folder.path().join("files"), SPACE).unwrap();
+    let (id, key) = write(&store, &wrap, &content(bytes));
+    Written { folder, wrap, store, id, key, content: content(bytes) }
 }
 
-fn write(store: &FileStore, content: &[u8]) -> (FileId, Vec<u8>) {
-    let mut writer = store.create().unwrap();
+fn write(store: &FileStore, wrap: &FileWrapKey, content: &[u8]) -> (FileId, Vec<u8>) {
+    let mut writer = store.create(wrap).unwrap();
     content.chunks(50_000).for_each(|piece| writer.write(piece).unwrap());
     let file = writer.finish().unwrap();
     let out = (*file.id(), file.wrapped_key().to_vec());
@@ -44,7 +45,7 @@ impl Written {
     }
 
     fn read(&self) -> Result<Vec<u8>, Error> {
-        let mut reader = self.store.read(&self.id, &self.key, self.content.len() as u64)?;
+        let mut reader = self.store.read(&self.id, &self.key, self.content.len() as u64, &self.wrap)?;
         let (mut all, mut chunk) = (Vec::new(), Vec::new());
         while reader.read_chunk(&mut chunk)? {
             all.extend_from_slice(&chunk);
@@ -76,9 +77,8 @@ fn every_length_comes_back() {
 /// "The header of file `000102…0f` in space `a0a1…af`"
 #[test]
 fn the_header_is_the_one_of_the_specification() {
-    let wrap = SpaceKey::make(&OsRandom).unwrap().file_wrap_key();
     let folder = tempfile::tempdir().unwrap();
-    let store = FileStore::open(folder.path(), std::array::from_fn(|i| 0xa0 + i as u8), wrap).unwrap();
+    let store = FileStore::open(folder.path(), std::array::from_fn(|i| 0xa0 + i as u8)).unwrap();
     let id = FileId::from_bytes(std::array::from_fn(|i| i as u8));
     let header: String = store.header(&id).iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(header, "4149434f46494c3100000001000102030405060708090a0b0c0d0e0fa0a1a2a3a4a5a6a7a8a9aaabacadaeaf");
@@ -128,7 +128,7 @@ fn a_cut_is_noticed_even_when_the_length_agrees() {
 #[test]
 fn a_file_cut_while_it_is_read_is_damaged() {
     let file = written(3 * CHUNK_BYTES);
-    let mut reader = file.store.read(&file.id, &file.key, file.content.len() as u64).unwrap();
+    let mut reader = file.store.read(&file.id, &file.key, file.content.len() as u64, &file.wrap).unwrap();
     let mut chunk = Vec::new();
     assert!(reader.read_chunk(&mut chunk).unwrap());
     fs::OpenOptions::new().write(true).open(file.path()).unwrap().set_len(100_000).unwrap();
@@ -151,22 +151,23 @@ fn chunks_in_another_order_are_noticed() {
 #[test]
 fn another_files_content_is_noticed() {
     let file = written(CHUNK_BYTES + 5);
-    let (other, other_key) = write(&file.store, &file.content);
+    let (other, other_key) = write(&file.store, &file.wrap, &file.content);
     let others = fs::read(file.store.path(&other)).unwrap();
     assert!(is_damaged(file.read_with(&others)), "as it is");
     let renamed = [&file.store.header(&file.id)[..], &others[HEADER_BYTES..]].concat();
     assert!(is_damaged(file.read_with(&renamed)), "under this file's header");
     let bytes = file.content.len() as u64;
-    assert!(is_damaged(file.store.read(&file.id, &other_key, bytes)), "with its key");
+    assert!(is_damaged(file.store.read(&file.id, &other_key, bytes, &file.wrap)), "with its key");
     let wrap = SpaceKey::make(&OsRandom).unwrap().file_wrap_key();
-    let space = FileStore::open(&file.folder.path().join("files"), SPACE, wrap).unwrap();
-    assert!(is_damaged(space.read(&other, &other_key, bytes)), "in another space");
+    assert!(is_damaged(file.store.read(&other, &other_key, bytes, &wrap)), "under another key");
+    let space = FileStore::open(&file.folder.path().join("files"), [8; 16]).unwrap();
+    assert!(is_damaged(space.read(&other, &other_key, bytes, &file.wrap)), "in another space");
 }
 
 #[test]
 fn any_chunk_can_be_sought() {
     let file = written(3 * CHUNK_BYTES + 9);
-    let mut reader = file.store.read(&file.id, &file.key, file.content.len() as u64).unwrap();
+    let mut reader = file.store.read(&file.id, &file.key, file.content.len() as u64, &file.wrap).unwrap();
     let mut chunk = Vec::new();
     for index in [3, 0, 2] {
         reader.seek_chunk(index as u64).unwrap();
@@ -181,12 +182,12 @@ fn a_dropped_file_leaves_nothing() {
     let file = written(1);
     let count = || entries(&file.store.folder).unwrap().iter().map(|f| entries(f).unwrap().len()).sum::<usize>();
     assert_eq!(count(), 1);
-    let mut writer = file.store.create().unwrap();
+    let mut writer = file.store.create(&file.wrap).unwrap();
     writer.write(&content(3 * CHUNK_BYTES)).unwrap();
     assert_eq!(count(), 2);
     drop(writer);
     assert_eq!(count(), 1);
-    let finished = file.store.create().unwrap().finish().unwrap();
+    let finished = file.store.create(&file.wrap).unwrap().finish().unwrap();
     assert_eq!(count(), 2);
     drop(finished);
     assert_eq!(count(), 1);
@@ -195,7 +196,7 @@ fn a_dropped_file_leaves_nothing() {
 #[test]
 fn the_sweep_takes_what_nothing_refers_to_and_nothing_else() {
     let file = written(10);
-    let (orphan, _) = write(&file.store, b"orphan");
+    let (orphan, _) = write(&file.store, &file.wrap, b"orphan");
     let folder = file.store.folder.join("ab");
     ensure_folder(&folder).unwrap();
     let part = folder.join(format!("{}.part", FileId::from_bytes([0xab; 16])));
@@ -235,7 +236,7 @@ fn a_newer_format_is_told_apart() {
 fn impossible_lengths_are_refused() {
     let file = written(10);
     for bytes in [0, 9, 11, u64::MAX, u64::MAX - 44, i64::MAX as u64] {
-        assert!(is_damaged(file.store.read(&file.id, &file.key, bytes)), "{bytes}");
+        assert!(is_damaged(file.store.read(&file.id, &file.key, bytes, &file.wrap)), "{bytes}");
     }
 }
 
@@ -252,7 +253,7 @@ proptest! {
         let good = fs::read(file.path()).unwrap();
         let bad = if front { [&good[..HEADER_BYTES], &bytes].concat() } else { bytes };
         fs::write(file.path(), bad).unwrap();
-        let read = file.store.read(&file.id, &file.key, length).and_then(|mut reader| reader.read_chunk(&mut Vec::new()));
+        let read = file.store.read(&file.id, &file.key, length, &file.wrap).and_then(|mut reader| reader.read_chunk(&mut Vec::new()));
         prop_assert!(read.is_err());
     }
 

@@ -15,13 +15,17 @@ const PART: u64 = 32;
 /// Gives the connection its part in the budget. Each may fill all of it; when all of them together have, SQLite takes each
 /// next page from the oldest of the connection that wants one (`soft_heap_limit`).
 pub(super) fn bound(connection: &Connection) -> Result<(), Error> {
+    let kib = budget_kib();
+    connection.pragma_update_and_check(None, "soft_heap_limit", kib << 10, |_| Ok(()))?;
+    // SQLite counts negative sizes in KiB.
+    connection.pragma_update(None, "cache_size", -kib)?;
+    Ok(())
+}
+
+pub(super) fn budget_kib() -> i64 {
     static BUDGET_MIB: OnceLock<u64> = OnceLock::new();
     let mib = *BUDGET_MIB.get_or_init(|| budget_mib(memory_mib().unwrap_or(0)));
-    let bytes = (mib << 20).cast_signed();
-    connection.pragma_update_and_check(None, "soft_heap_limit", bytes, |_| Ok(()))?;
-    // SQLite counts negative sizes in KiB.
-    connection.pragma_update(None, "cache_size", -(mib << 10).cast_signed())?;
-    Ok(())
+    (mib << 10).cast_signed()
 }
 
 fn budget_mib(memory_mib: u64) -> u64 {

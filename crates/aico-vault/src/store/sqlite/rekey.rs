@@ -106,7 +106,8 @@ impl Database {
             }
         }
         Step::CopyCommitted.done();
-        let old = std::mem::replace(&mut *self.at.lock().unwrap_or_else(std::sync::PoisonError::into_inner), Arc::new(next));
+        let old =
+            std::mem::replace(&mut *self.at.lock().unwrap_or_else(std::sync::PoisonError::into_inner), Arc::new(next));
         self.readers.renew();
         *writer = Writer::None;
         let _swept_at_the_next_start = remove_with_companions(&old.path);

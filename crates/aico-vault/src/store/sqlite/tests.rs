@@ -123,7 +123,7 @@ fn the_settings_hold_on_both_kinds_of_connection() {
         ("secure_delete", 1),
         ("foreign_keys", 1),
         ("trusted_schema", 0),
-        ("cache_size", -16384),
+        ("cache_size", -cache::budget_kib()),
         ("temp_store", 2),
     ];
     assert_eq!(database.write(|tx| settings(tx)).unwrap(), wanted);

@@ -22,7 +22,7 @@ const FEW: usize = 150;
 const WORKERS: usize = 8;
 /// For one scene or one check. Longer is a hang.
 const PATIENCE: Duration = Duration::from_secs(60);
-const SCENES: [&str; 6] = ["set-up", "values", "keys", "lock", "migration", "log"];
+const SCENES: [&str; 8] = ["set-up", "values", "keys", "rotation", "forgetting", "lock", "migration", "log"];
 
 /// The process whose disk it is. A scene that ends it, or hangs, is a finding and not the end of the sweep.
 struct Player {

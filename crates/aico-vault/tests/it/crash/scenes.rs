@@ -29,6 +29,8 @@ pub(crate) enum Step {
     RotatePassword,
     RemoveKeyFile,
     AddKeyFile,
+    Rotate,
+    Forget(&'static str),
     Lock,
     Close,
     /// Up to this many entries.
@@ -61,6 +63,23 @@ pub(crate) fn steps(scene: &str) -> &'static [Step] {
             Step::Put("notes/a", 7, 10),
             Step::Close,
         ],
+        "rotation" => &[
+            Step::Open,
+            Step::Put("notes/large", 3, LARGE),
+            Step::Rotate,
+            Step::Put("notes/a", 4, 70),
+            Step::Rotate,
+            Step::Close,
+        ],
+        "forgetting" => &[
+            Step::Open,
+            Step::Put("conversations/1/a", 2, 5_000),
+            Step::Put("conversations/1/large", 3, LARGE),
+            Step::Put("conversations/2/a", 4, 70),
+            Step::Forget("conversations/1/"),
+            Step::Rotate,
+            Step::Close,
+        ],
         "lock" => &[Step::Open, Step::SetPassword, Step::Put("notes/a", 8, 10), Step::Lock, Step::Close],
         "migration" => &[Step::Open, Step::Put("notes/a", 9, 10), Step::Close],
         "log" => &[Step::Log(1), Step::Log(40), Step::Log(255), Step::Log(257), Step::Log(ENTRIES)],
@@ -88,12 +107,20 @@ fn capability(action: Action, path: Option<&str>) -> Capability {
 }
 
 fn permit(vault: &Vault<Unlocked>, action: Action, path: Option<&str>) -> Result<Permit, Error> {
+    permit_for(vault, action, capability(action, path).resource)
+}
+
+fn permit_for(vault: &Vault<Unlocked>, action: Action, resource: Resource) -> Result<Permit, Error> {
     let secret = IdentitySecret::make(&OsRandom)?;
     let identity = Identity::new(ComponentKind::Cli, *secret.public(), Name::parse("cli").unwrap());
     let me = LocalIdentity::new(secret, identity).unwrap();
     let grants = [Grant::for_enrolment(me.identity(), 0)];
-    let decision =
-        decide(&Principal::from_own_identity(&me), &grants, capability(action, path), &Circumstances::default());
+    let decision = decide(
+        &Principal::from_own_identity(&me),
+        &grants,
+        Capability::new(action, resource),
+        &Circumstances::default(),
+    );
     Ok(decision.record(vault.log())?.unwrap())
 }
 
@@ -199,6 +226,10 @@ fn act(root: &Path, vault: &mut Option<Vault<Unlocked>>, step: Step) -> Result<(
             let slot = slots.iter().find(|slot| slot.kind == SlotKind::KeyFile).ok_or(Error::Misuse("no key file"))?;
             vault.remove_slot(permit(vault, Action::ManageKeys, None)?, slot.id, 6)
         }
+        Step::Rotate => vault.rotate(permit(vault, Action::ManageKeys, None)?, 8, &mut |_| {}).map(drop),
+        Step::Forget(prefix) => {
+            vault.forget(permit_for(vault, Action::Forget, Resource::Values(prefix.to_owned()))?).map(drop)
+        }
         Step::AddKeyFile => vault.add_slot(permit(vault, Action::ManageKeys, None)?, SlotKind::KeyFile, 7).map(drop),
         Step::Lock => vault.note_locked(permit(vault, Action::Lock, None)?),
         Step::Open | Step::Close | Step::Log(_) => Ok(()),
@@ -223,6 +254,16 @@ fn may_hold(scene: &str, outcomes: &str) -> Vec<May> {
     let mut paths: Vec<May> = before.collect();
     for (step, outcome) in steps(scene).iter().zip(outcomes.chars()) {
         let (path, new) = match step {
+            Step::Forget(prefix) => {
+                for may in paths.iter_mut().filter(|may| may.path.starts_with(prefix)) {
+                    match outcome {
+                        'a' => may.values = BTreeSet::from([None]),
+                        'f' => drop(may.values.insert(None)),
+                        _ => {}
+                    }
+                }
+                continue;
+            }
             Step::Put(path, seed, bytes) => (*path, Some(value(*seed, *bytes))),
             Step::Remove(path) => (*path, None),
             _ => continue,
@@ -318,6 +359,10 @@ pub(crate) fn check(scene: &str, root: &Path, outcomes: &str) -> Result<(), Stri
         }
     }
     verified(&places.home.join("audit"))?;
+    // What was begun is finished.
+    if vault.is_rotation_under_way().map_err(|error| error.to_string())? {
+        vault.continue_rotation(11, &mut |_| {}).map_err(|error| format!("the rotation does not go on: {error}"))?;
+    }
     // It goes on as before.
     let go_on = || {
         let mut put = vault.begin_put(permit(&vault, Action::WriteData, Some("notes/after"))?, 12)?;
@@ -331,6 +376,20 @@ pub(crate) fn check(scene: &str, root: &Path, outcomes: &str) -> Result<(), Stri
     }
     drop(vault);
     verified(&places.home.join("audit"))?;
+    let stores = || -> Result<usize, std::io::Error> {
+        let mut stores = 0;
+        for space in fs::read_dir(places.home.join("spaces"))? {
+            let names = fs::read_dir(space?.path())?
+                .map(|entry| Ok(entry?.file_name()))
+                .collect::<std::io::Result<Vec<_>>>()?;
+            stores += names.iter().filter(|name| name.to_str().is_some_and(|name| name.ends_with(".db"))).count();
+        }
+        Ok(stores)
+    };
+    match stores() {
+        Ok(2) => {}
+        other => return Err(format!("{other:?} databases where two belong")),
+    }
     let left: Vec<_> = fs::read_dir(places.home.join("spaces")).into_iter().flatten().flatten().collect();
     if left.len() != 2 {
         return Err(format!("{} spaces where two belong", left.len()));

@@ -1,0 +1,96 @@
+//! Files under new keys, while values are read and written (`docs/spec/vault-stores.md`, Rotation).
+
+use std::sync::atomic::Ordering;
+
+use aico_crypto::OsRandom;
+use aico_policy::DataPath;
+
+use super::row::{self, Content, Found};
+use super::writer::may_be_committed;
+use super::{UserData, ValueReader};
+use crate::Error;
+
+/// What was sealed anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Renewed {
+    /// Values.
+    pub(crate) values: u64,
+    /// Their bytes.
+    pub(crate) bytes: u64,
+    /// Values that are damaged: they are left as they are.
+    pub(crate) damaged: u64,
+}
+
+impl UserData {
+    /// Seals every file that was sealed before `epoch` under a fresh key, and every value that has no data key yet. What
+    /// is written meanwhile is of `epoch` already. Stopped at any point, it goes on where it was.
+    pub(crate) fn renew(&self, epoch: u32, tell: &mut dyn FnMut(Renewed)) -> Result<Renewed, Error> {
+        self.epoch.store(epoch, Ordering::Relaxed);
+        let (mut done, mut after) = (Renewed::default(), 0);
+        while let Some((id, path)) = self.database.read(|db| row::next_old(db, epoch, after))? {
+            after = id;
+            match self.renew_one(id, &path, epoch) {
+                Ok(bytes) => (done.values, done.bytes) = (done.values + 1, done.bytes.saturating_add(bytes)),
+                // Changed or removed meanwhile.
+                Err(Error::NotFound) => {}
+                Err(Error::Damaged { .. }) => {
+                    done.damaged += 1;
+                    self.save_key(id, &path)?;
+                }
+                Err(error) => return Err(error),
+            }
+            tell(done);
+        }
+        Ok(done)
+    }
+
+    fn renew_one(&self, id: i64, path: &DataPath, epoch: u32) -> Result<u64, Error> {
+        let _kept = self.keys.hold();
+        let old = self.database.read(|db| row::find(db, path))?.ok_or(Error::NotFound)?;
+        let key = self.keys.for_path(path)?;
+        let mut reader = ValueReader::open(old.clone(), self, path)?;
+        let mut piece = Vec::new();
+        let (content, file) = match &old.content {
+            Content::Inline(_) => {
+                reader.next_chunk(&mut piece)?;
+                (Content::Inline(key.values.seal_value(&self.place(path), &piece, &OsRandom)?), None)
+            }
+            Content::File { .. } => {
+                let mut writer = self.files.create(&key.files)?;
+                while reader.next_chunk(&mut piece)? {
+                    writer.write(&piece)?;
+                }
+                let file = writer.finish()?;
+                (Content::File { id: *file.id(), wrapped_key: file.wrapped_key().to_vec() }, Some(file))
+            }
+        };
+        let Found { bytes, sum, changed_ms, .. } = old;
+        let new = Found { bytes, sum, changed_ms, key: Some(key.id), epoch, content };
+        let replaced = self.database.write(|tx| row::replace(tx, id, &old, &new));
+        if let Some(file) = file
+            && !matches!(replaced, Ok(false))
+            && may_be_committed(&replaced, true)
+        {
+            file.keep();
+        }
+        match replaced? {
+            true => {
+                self.remove_unused(old.file());
+                Ok(bytes)
+            }
+            false => Err(Error::NotFound),
+        }
+    }
+
+    /// A damaged file stays what it is, but its key must outlive the space's key of this epoch.
+    fn save_key(&self, id: i64, path: &DataPath) -> Result<(), Error> {
+        let Some(old) = self.database.read(|db| row::find(db, path))? else { return Ok(()) };
+        let (None, Content::File { id: file, wrapped_key }) = (&old.key, &old.content) else { return Ok(()) };
+        let Ok(file_key) = self.old_wrap.unwrap_file(wrapped_key, file.as_bytes()) else { return Ok(()) };
+        let key = self.keys.for_path(path)?;
+        let wrapped_key = key.files.wrap_file(&file_key, file.as_bytes(), &OsRandom)?.to_vec();
+        let content = Content::File { id: *file, wrapped_key };
+        let new = Found { key: Some(key.id), content, ..old.clone() };
+        self.database.write(|tx| row::replace(tx, id, &old, &new)).map(drop)
+    }
+}
