@@ -16,7 +16,7 @@ use aico_policy::{Action, AuditSink, Capability, Circumstances, Event, Grant, Pr
 use aico_proto::{Agreed, CloseReason, LocalIdentity};
 use aico_vault::{Error as VaultError, Found, How, Locked, Opening, Places, Unlocked, Vault};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::block_in_place;
+use tokio::task::{JoinHandle, block_in_place};
 
 use crate::Error;
 use crate::access::now_ms;
@@ -34,6 +34,8 @@ const GRACE: Duration = Duration::from_secs(30);
 const LOCK_GRACE: Duration = Duration::from_secs(1);
 /// How often the configuration file is looked at.
 const LOOK: Duration = Duration::from_secs(5);
+/// How long after a failure new keys are tried again without being asked for.
+const TRY_ROTATION_AGAIN: Duration = Duration::from_secs(600);
 /// The command line's own key in the key folder.
 const CLI_KEY: &str = "clients/cli.key";
 /// The setting that says that the owner of a service has come.
@@ -171,6 +173,7 @@ impl Backend {
             setup: Mutex::new(setup.clone()),
             end: watch::Sender::new(None),
             started: Instant::now(),
+            rotation_failed: Mutex::default(),
         });
         running.record("backend.start", env!("CARGO_PKG_VERSION"));
         let refusals = Refusals::new(running.clone());
@@ -194,6 +197,7 @@ impl Backend {
         tokio::pin!(interrupted, asleep);
         let mut held_sleep = None;
         let mut look = tokio::time::interval(LOOK);
+        let mut rotation = None;
         loop {
             tokio::select! {
                 () = &mut interrupted => break,
@@ -203,7 +207,13 @@ impl Backend {
                     let running = self.running.clone();
                     block_in_place(|| running.lock_for_sleep());
                 }
-                _ = look.tick() => block_in_place(|| self.running.look_at_config()),
+                _ = look.tick() => {
+                    block_in_place(|| self.running.look_at_config());
+                    if rotation.as_ref().is_none_or(JoinHandle::is_finished) && self.running.rotation_is_due() {
+                        let running = self.running.clone();
+                        rotation = Some(tokio::task::spawn_blocking(move || running.rotate_by_itself()));
+                    }
+                }
                 visitor = self.listener.next() => match visitor {
                     Some(visitor) => {
                         served.spawn(gateway::serve(self.running.clone(), visitor));
@@ -223,6 +233,9 @@ impl Backend {
         let grace = if end == End::Locked { LOCK_GRACE } else { GRACE };
         let _cut = tokio::time::timeout(grace, finished).await;
         served.shutdown().await;
+        if let Some(rotation) = rotation {
+            let _stopped = rotation.await;
+        }
         block_in_place(|| {
             if end == End::Stopped {
                 let _gone = std::fs::remove_file(self.run_folder.join(aico_net::SOCKET_NAME));
@@ -272,6 +285,8 @@ pub(crate) struct Running {
     config_seen: Mutex<String>,
     end: watch::Sender<Option<End>>,
     started: Instant,
+    /// When new keys could not be made last.
+    rotation_failed: Mutex<Option<Instant>>,
 }
 
 impl Running {
@@ -430,6 +445,32 @@ impl Running {
             && let Some(text) = text
         {
             let _failed_closed = self.vault.tell_owner(now_ms(), "config.edited", &text);
+        }
+    }
+
+    /// Whether what takes long may go on.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.end.borrow().is_none()
+    }
+
+    fn rotation_is_due(&self) -> bool {
+        let failed = *self.rotation_failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if failed.is_some_and(|failed| failed.elapsed() < TRY_ROTATION_AGAIN) {
+            return false;
+        }
+        let begun = matches!(self.vault.is_rotation_under_way(), Ok(true));
+        let after = self.setup().rotation_interval();
+        let age = || Ok::<_, VaultError>(Duration::from_millis(now_ms().saturating_sub(self.vault.rotated_ms()?)));
+        begun || age().is_ok_and(|age| age >= after)
+    }
+
+    fn rotate_by_itself(&self) {
+        match self.vault.continue_rotation(now_ms(), &mut |_| self.goes_on()) {
+            Ok(_) | Err(VaultError::Stopped) => {}
+            Err(error) => {
+                self.record("keys.rotation-failed", &error.to_string());
+                *self.rotation_failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            }
         }
     }
 

@@ -49,6 +49,7 @@ pub(crate) fn failure(error: &aico_vault::Error) -> Failure {
         E::Full { .. } => (FailureCode::DiskFull, Some("free some space and try again; nothing was changed")),
         E::WrongPassword | E::WrongCode => (FailureCode::WrongProof, Some("nothing was changed; try again")),
         E::NoSlot(_) => (FailureCode::NotFound, Some("`aico security slots list` shows what opens the vault")),
+        E::Stopped => (FailureCode::Stopping, Some("the next start goes on with it")),
         E::Refused(_) => (FailureCode::Denied, Some("nothing was changed")),
         E::Memory { .. } => (FailureCode::NoMemory, Some("close some programs and try again; nothing was changed")),
         E::LockedByOwner => (FailureCode::Locked, Some("`aico unlock` opens it")),

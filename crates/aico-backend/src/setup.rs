@@ -115,6 +115,10 @@ impl Setup {
     }
 
     /// MiB of memory that stretching a password may take at most.
+    pub(crate) fn rotation_interval(&self) -> std::time::Duration {
+        self.config.rotation_interval()
+    }
+
     pub(crate) fn stretch_memory_mib(&self) -> u32 {
         self.config.stretch_memory_mib()
     }

@@ -36,6 +36,8 @@ pub enum Action {
     SetFirstPassword,
     /// Change what opens the vault.
     ManageKeys,
+    /// Give every store a new key.
+    RotateKeys,
     /// See the configuration.
     ReadConfig,
     /// Accept another configuration.
@@ -68,7 +70,7 @@ pub enum Need {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::ReadData,
         Self::WriteData,
         Self::ListData,
@@ -84,6 +86,7 @@ impl Action {
         Self::ReadKeys,
         Self::SetFirstPassword,
         Self::ManageKeys,
+        Self::RotateKeys,
         Self::ReadConfig,
         Self::AcceptConfig,
         Self::Lock,
@@ -109,6 +112,7 @@ impl Action {
             Self::ReadKeys => "keys.read",
             Self::SetFirstPassword => "keys.first-password",
             Self::ManageKeys => "keys.manage",
+            Self::RotateKeys => "keys.rotate",
             Self::ReadConfig => "config.read",
             Self::AcceptConfig => "config.accept",
             Self::Lock => "system.lock",
@@ -141,7 +145,9 @@ impl Action {
     #[must_use]
     pub fn need(self) -> Need {
         match self {
-            Self::ReadData | Self::ListData | Self::ReadInventory | Self::ManageIdentities => Need::Session,
+            Self::ReadData | Self::ListData | Self::ReadInventory | Self::ManageIdentities | Self::RotateKeys => {
+                Need::Session
+            }
             Self::Forget | Self::ExportData | Self::Enrol | Self::ManageKeys | Self::AcceptConfig => Need::Fresh,
             _ => Need::Nothing,
         }

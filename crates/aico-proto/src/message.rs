@@ -183,6 +183,15 @@ pub enum Request {
     /// Removes every slot that the machine keeps: [`DoneAnswer`].
     #[serde(rename = "keys.clear-stored")]
     KeysClearStored {},
+    /// Gives every store a new key; complete when the answer comes: [`RotateAnswer`].
+    #[serde(rename = "keys.rotate")]
+    KeysRotate {},
+    /// Forgets a conversation, a category or everything, for ever: [`ForgetAnswer`].
+    #[serde(rename = "data.forget")]
+    DataForget {
+        /// `conversations/<id>/`, `<category>/`, or nothing for everything.
+        prefix: String,
+    },
     /// Locks the vault: [`DoneAnswer`], after which every connection ends.
     #[serde(rename = "lock")]
     Lock {},
@@ -352,6 +361,28 @@ pub struct KeysAnswer {
     pub key_file_retired: bool,
     /// MiB of memory that the password's stretching takes; 0 where none was set.
     pub memory_mib: u32,
+}
+
+/// Answers [`Request::KeysRotate`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RotateAnswer {
+    /// The epoch of the owner's space now.
+    pub epoch: u32,
+    /// Bytes of values in files that were sealed anew.
+    pub bytes: u64,
+    /// Values that are damaged and kept their old keys.
+    pub damaged: u64,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+}
+
+/// Answers [`Request::DataForget`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForgetAnswer {
+    /// How many values are gone.
+    pub values: u64,
 }
 
 /// Answers [`Request::DataExport`].

@@ -18,6 +18,7 @@ pub(crate) const KEY_TABLE: &str = "
         id BLOB PRIMARY KEY, space BLOB NOT NULL, name TEXT NOT NULL, wrapped BLOB NOT NULL, UNIQUE (space, name)
     ) STRICT;
     CREATE TABLE forgetting (space BLOB NOT NULL, name TEXT NOT NULL, PRIMARY KEY (space, name)) STRICT;
+    CREATE TABLE removed_space (id BLOB PRIMARY KEY) STRICT;
 ";
 
 /// Keys that are kept open.

@@ -58,6 +58,11 @@ pub(crate) fn remove(path: &Path) -> Result<bool, Error> {
     Ok(removed)
 }
 
+/// Puts on disk which names the folder of `path` has.
+pub(crate) fn sync_folder_of(path: &Path) -> Result<(), Error> {
+    sync_folder(folder_of(path)).map_err(|source| Error::io("syncing", path, source))
+}
+
 /// Opens a file for reading; never follows a symbolic link at its name and never waits on a pipe.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;

@@ -57,6 +57,9 @@ pub enum Error {
     /// The owner's rule, not a fault: what was asked for would lose the vault.
     #[error("{0}")]
     Refused(&'static str),
+    /// The caller wanted something long to end early.
+    #[error("it was stopped; it goes on at the next start")]
+    Stopped,
     /// No unlock method gave the root key; each is named with its reason.
     #[error("nothing here unlocks the vault: {0}")]
     Locked(String),

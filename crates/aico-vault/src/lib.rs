@@ -27,5 +27,5 @@ pub use unlock::Proof;
 pub use user_data::{Category, Entry, Stored};
 pub use vault::{
     Anchor, Checked, Content, Export, ExportedValue, Found, Get, How, KeyChange, Locked, LockedLog, Opening, Places,
-    Progress, Put, Rotated, SlotState, Unlocked, Vault, VaultState, read_header, survey,
+    Progress, Put, Rotated, SlotState, Tell, Unlocked, Vault, VaultState, read_header, survey,
 };

@@ -165,6 +165,45 @@ impl System {
         })
     }
 
+    /// Notes that a folder is of no space: not yet, or not any more.
+    pub(crate) fn note_removed_space(&self, id: &SpaceId) -> Result<(), Error> {
+        self.database.write(|tx| run(tx, "INSERT OR IGNORE INTO removed_space VALUES (?1)", [id.as_bytes()]))
+    }
+
+    /// The folders that are of no space.
+    pub(crate) fn removed_spaces(&self) -> Result<Vec<SpaceId>, Error> {
+        self.database.read(|db| {
+            let mut statement = db.prepare("SELECT id FROM removed_space")?;
+            let ids = statement.query_map([], |row| row.get(0).map(SpaceId::from_bytes))?;
+            Ok(ids.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// The folder is gone.
+    pub(crate) fn space_is_removed(&self, id: &SpaceId) -> Result<(), Error> {
+        self.database.write(|tx| run(tx, "DELETE FROM removed_space WHERE id = ?1", [id.as_bytes()]))
+    }
+
+    /// Destroys the key of the owner's space and every key under it, and puts a new one in its place, in one transaction.
+    pub(crate) fn replace_owner(
+        &self,
+        vault: &VaultId,
+        root: &RootKey,
+        (old, new): (&SpaceId, &OwnerSpace),
+        head: &Head,
+    ) -> Result<(), Error> {
+        let wrapped = root.wrap_space(&new.key, &space_place(vault, &new.id, new.epoch), &OsRandom)?;
+        self.database.write(|tx| {
+            let sql = "UPDATE space SET id = ?2, epoch = ?3, wrapped = ?4, wrapped_next = NULL WHERE id = ?1";
+            run(tx, sql, params![old.as_bytes(), new.id.as_bytes(), new.epoch, wrapped])?;
+            run(tx, "DELETE FROM data_key WHERE space = ?1", [old.as_bytes()])?;
+            run(tx, "DELETE FROM forgetting WHERE space = ?1", [old.as_bytes()])?;
+            run(tx, "INSERT OR IGNORE INTO removed_space VALUES (?1)", [old.as_bytes()])?;
+            run(tx, "DELETE FROM removed_space WHERE id = ?1", [new.id.as_bytes()])?;
+            keep_anchor(tx, head)
+        })
+    }
+
     /// Puts a space into its next epoch, and does what else belongs to that, in one transaction.
     pub(crate) fn begin_epoch(
         &self,

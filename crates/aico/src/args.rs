@@ -51,6 +51,9 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Destroy what is stored, and the keys that opened it, for ever
+    #[command(subcommand)]
+    Forget(ForgetCommand),
     /// The configuration, `security.yaml`
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -108,6 +111,16 @@ pub(crate) enum DataCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ForgetCommand {
+    /// Forget the conversation `conversations/<ID>/…`
+    Conversation { id: String },
+    /// Forget a whole category
+    Category { name: String },
+    /// Forget everything that is stored; devices, identities and the audit log stay
+    Space,
 }
 
 #[derive(Debug, Subcommand)]
@@ -239,6 +252,12 @@ pub(crate) enum SecurityCommand {
         #[arg(long)]
         rotate: bool,
     },
+    /// Give every store a new key and destroy the old ones; returns when that is complete
+    Rotate {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Make a recovery code on the terminal; it is in force once two of its words are typed back
     Recovery,
     /// Set a new password with the recovery code
@@ -303,7 +322,9 @@ impl Args {
             | Command::Config(ConfigCommand::Show { json })
             | Command::Vault(VaultCommand::Verify { json })
             | Command::Security(
-                SecurityCommand::Session { json } | SecurityCommand::Slots(SlotsCommand::List { json }),
+                SecurityCommand::Session { json }
+                | SecurityCommand::Rotate { json }
+                | SecurityCommand::Slots(SlotsCommand::List { json }),
             )
             | Command::Audit(AuditCommand::Tail { json, .. } | AuditCommand::Verify { json, .. })
             | Command::Identity(

@@ -254,7 +254,7 @@ const REFUSED: [Key; 1] = [key!(
     "refused: the identity is in the vault"
 )];
 
-const VAULT: [Key; 2] = [
+const VAULT: [Key; 3] = [
     key!(
         "security.vault.lock_on_suspend",
         Kind::Flag,
@@ -268,6 +268,13 @@ const VAULT: [Key; 2] = [
         Default::Number(1024),
         Weaker::Less,
         "MiB of memory that stretching a password may take at most"
+    ),
+    key!(
+        "security.vault.rotation_days",
+        Kind::Number { min: 1, max: 3650 },
+        Default::Number(90),
+        Weaker::Longer,
+        "days after which every store gets a new key, in the background"
     ),
 ];
 

@@ -256,6 +256,12 @@ impl Config {
         self.flag(&format!("security.components.{component}.auto_reconnect"))
     }
 
+    /// Age of the stores' keys at which they get new ones.
+    #[must_use]
+    pub fn rotation_interval(&self) -> Duration {
+        self.seconds("security.vault.rotation_days").saturating_mul(24 * 60 * 60)
+    }
+
     /// Whether the vault is locked when the machine goes to sleep.
     #[must_use]
     pub fn lock_on_suspend(&self) -> bool {

@@ -160,6 +160,7 @@ fn what_weakens_is_known() {
         ("components.cli.security_level", "high", "standard"),
         ("vault.lock_on_suspend", "true", "false"),
         ("vault.stretch_memory", "1024", "64"),
+        ("vault.rotation_days", "90", "91"),
     ] {
         let path = format!("security.{name}");
         assert!(change(&path, strong, weak), "{name}");

@@ -1,9 +1,10 @@
 //! Values: streamed in and out in constant memory.
 
 use aico_net::{ABANDONED, Error as NetError};
-use aico_policy::{Action, Capability, Permit, Resource};
+use aico_policy::{Action, Capability, DataPath, Permit, Resource};
 use aico_proto::message::{
-    CategoryEntry, DoneAnswer, Failure, GetAnswer, InventoryAnswer, ListAnswer, ListEntry, Part, PartKind, PutAnswer,
+    CategoryEntry, DoneAnswer, Failure, ForgetAnswer, GetAnswer, InventoryAnswer, ListAnswer, ListEntry, Part,
+    PartKind, PutAnswer,
 };
 use aico_vault::{Error as VaultError, Put};
 use tokio::task::block_in_place;
@@ -138,6 +139,19 @@ pub(crate) fn remove(running: &Running, caller: &Caller, path: &str) -> Result<D
         let permit = value_permit(running, caller, Action::RemoveData, path)?;
         running.vault().remove(permit).map_err(|error| failure(&error))?;
         Ok(DoneAnswer {})
+    })
+}
+
+/// Destroys keys, and then what they opened.
+pub(crate) fn forget(running: &Running, caller: &Caller, prefix: String) -> Result<ForgetAnswer, Failure> {
+    let is_name = |name: &str| DataPath::parse(&format!("{name}/x")).is_ok();
+    if !prefix.is_empty() && !prefix.strip_suffix('/').is_some_and(is_name) {
+        return Err(bad_request("what can be forgotten is `conversations/<id>/`, `<category>/`, or everything"));
+    }
+    block_in_place(|| {
+        let permit = permit(running, caller, Capability::new(Action::Forget, Resource::Values(prefix)))?;
+        let values = running.vault().forget(permit).map_err(|error| failure(&error))?;
+        Ok(ForgetAnswer { values })
     })
 }
 

@@ -3,11 +3,11 @@
 use aico_crypto::Password;
 use aico_policy::{Action, Permit};
 use aico_proto::message::{
-    AuthAnswer, DoneAnswer, Failure, FailureCode, KeysAnswer, Proof as SentProof, Sensitive, SessionAnswer, SlotEntry,
-    SlotsAnswer,
+    AuthAnswer, DoneAnswer, Failure, FailureCode, KeysAnswer, Proof as SentProof, RotateAnswer, Sensitive,
+    SessionAnswer, SlotEntry, SlotsAnswer,
 };
 use aico_vault::unlock::{SlotId, SlotKind};
-use aico_vault::{Error as VaultError, KeyChange, Proof};
+use aico_vault::{Error as VaultError, KeyChange, Proof, Rotated};
 use tokio::task::block_in_place;
 
 use crate::access::{now_ms, system_permit};
@@ -169,6 +169,16 @@ pub(crate) fn clear_stored(running: &Running, caller: &Caller) -> Result<DoneAns
         let permit = key_permit(running, caller)?;
         running.vault().clear_stored_keys(permit, now_ms()).map_err(|error| failure(&error))?;
         Ok(DoneAnswer {})
+    })
+}
+
+/// Complete when this returns; a stop of the backend ends it early, and the next start goes on.
+pub(crate) fn rotate(running: &Running, caller: &Caller) -> Result<RotateAnswer, Failure> {
+    block_in_place(|| {
+        let permit = system_permit(running, caller, Action::RotateKeys)?;
+        let rotated = running.vault().rotate(permit, now_ms(), &mut |_| running.goes_on());
+        let Rotated { epoch, bytes, damaged, took_ms } = rotated.map_err(|error| failure(&error))?;
+        Ok(RotateAnswer { epoch, bytes, damaged, took_ms })
     })
 }
 

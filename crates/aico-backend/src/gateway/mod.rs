@@ -107,6 +107,8 @@ async fn handle(running: &Running, caller: &mut Caller, request: Request, line: 
         Request::KeysAddSlot { kind } => reply(line, keys::add_slot(running, caller, &kind)).await,
         Request::KeysRemoveSlot { slot } => reply(line, keys::remove_slot(running, caller, slot)).await,
         Request::KeysClearStored {} => reply(line, keys::clear_stored(running, caller)).await,
+        Request::KeysRotate {} => reply(line, keys::rotate(running, caller)).await,
+        Request::DataForget { prefix } => reply(line, data::forget(running, caller, prefix)).await,
         Request::Lock {} => reply_and_end(running, line, keys::lock(running, caller), End::Locked).await,
         Request::Unlock { .. } => line.fail(&bad_request("the vault is not locked")).await,
         Request::IdentityPending {} => reply(line, identities::pending(running, caller)).await,

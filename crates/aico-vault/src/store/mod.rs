@@ -5,5 +5,5 @@ mod sqlite;
 mod step;
 
 pub(crate) use file::{FileId, FileReader, FileStore, FileWriter, FinishedFile};
-pub(crate) use sqlite::{Commit, Database};
+pub(crate) use sqlite::{Commit, Database, UNCLEAR};
 pub(crate) use step::Step;

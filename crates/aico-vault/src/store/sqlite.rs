@@ -23,7 +23,7 @@ mod rekey;
 
 use error::{damaged_page, named};
 use pool::Pool;
-pub(crate) use rekey::Commit;
+pub(crate) use rekey::{Commit, UNCLEAR};
 
 /// SQLCipher 4's page, which it does not write into the file.
 const PAGE_BYTES: u64 = 4096;
@@ -51,16 +51,17 @@ enum Writer {
     Alone(Connection),
     /// What it writes goes into a copy as well.
     Copied(Box<Copying>),
-    /// It cannot be known which of two files counts. Only a new start finds out.
-    Unclear,
+    /// Nothing is written any more, for this reason.
+    Ended(&'static str),
 }
 
 impl Writer {
-    fn connection(&self) -> Option<&Connection> {
+    fn connection(&self) -> Result<&Connection, Error> {
         match self {
-            Self::Alone(connection) => Some(connection),
-            Self::Copied(copying) => Some(copying.source()),
-            Self::None | Self::Unclear => None,
+            Self::Alone(connection) => Ok(connection),
+            Self::Copied(copying) => Ok(copying.source()),
+            Self::None => Err(Error::Misuse("no connection")),
+            Self::Ended(why) => Err(Error::Misuse(why)),
         }
     }
 }
@@ -130,7 +131,7 @@ impl Database {
         if let Writer::None = *writer {
             *writer = Writer::Alone(connect(&at, Access::Write)?);
         }
-        let connection = writer.connection().ok_or(UNCLEAR)?;
+        let connection = writer.connection()?;
         let result = transact(connection, f).map_err(|error| named(error, &at.path));
         if !is_sound(connection) {
             *writer = Writer::None;
@@ -161,7 +162,7 @@ impl Database {
         if let Writer::None = *writer {
             *writer = Writer::Alone(connect(&at, Access::Write)?);
         }
-        let connection = writer.connection().ok_or(UNCLEAR)?;
+        let connection = writer.connection()?;
         let truncated = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| row.get::<_, i64>(0));
         match truncated.map_err(|error| named(error.into(), &at.path))? {
             0 => Ok(()),
@@ -185,6 +186,11 @@ impl Database {
         }
     }
 
+    /// Writes nothing any more: the database is gone, or only a new start finds out whether it is.
+    pub(crate) fn end_writing(&self, why: &'static str) {
+        *self.lock_writer() = Writer::Ended(why);
+    }
+
     fn at(&self) -> Arc<At> {
         self.at.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -194,9 +200,6 @@ impl Database {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-const UNCLEAR: Error =
-    Error::Misuse("a change of keys was stopped by a failed disk; a new start of the backend finishes it");
 
 fn connect(at: &At, access: Access) -> Result<Connection, Error> {
     let open = || {

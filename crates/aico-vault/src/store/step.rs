@@ -17,6 +17,7 @@ pub(crate) enum Step {
     OldStoreRemoved,
     KeysDestroyed,
     ForgottenRemoved,
+    SpaceRemoved,
 }
 
 #[cfg(not(test))]

@@ -182,12 +182,12 @@ fn what_is_older_than_data_keys_is_read_and_renewed() {
         })
         .unwrap();
     assert_eq!((get(&data, "notes/old").unwrap(), get(&data, "notes/large").unwrap()), (3, LARGE));
-    let renewed = data.renew(1, &mut |_| {}).unwrap();
+    let renewed = data.renew(1, &mut |_| true).unwrap();
     assert_eq!(renewed, Renewed { values: 2, bytes: 3 + LARGE as u64, damaged: 0 });
     assert_eq!((get(&data, "notes/old").unwrap(), get(&data, "notes/large").unwrap()), (3, LARGE));
     assert!(matches!(data.files.read(&id, &key, LARGE as u64, &wrap), Err(Error::NotFound)), "the old file is gone");
-    assert_eq!(data.renew(1, &mut |_| {}).unwrap(), Renewed::default(), "nothing is left to do");
-    assert_eq!(data.renew(2, &mut |_| {}).unwrap().values, 1, "files get new keys each time");
+    assert_eq!(data.renew(1, &mut |_| true).unwrap(), Renewed::default(), "nothing is left to do");
+    assert_eq!(data.renew(2, &mut |_| true).unwrap().values, 1, "files get new keys each time");
     data.forget("notes", &HEAD).unwrap();
     assert_eq!(data.count().unwrap(), 0);
 }
@@ -203,7 +203,7 @@ fn a_damaged_value_is_left_as_it_is_and_the_rest_renewed() {
     let mut bytes = fs::read(&first).unwrap();
     bytes[1000] ^= 1;
     fs::write(&first, bytes).unwrap();
-    let renewed = data.renew(1, &mut |_| {}).unwrap();
+    let renewed = data.renew(1, &mut |_| true).unwrap();
     assert_eq!((renewed.values, renewed.damaged), (1, 1));
     assert!(first.exists());
     assert_eq!(["notes/a", "notes/b"].iter().filter(|name| get(&data, name).is_ok()).count(), 1);

@@ -146,21 +146,21 @@ impl UserData {
 
     /// Forgets a conversation or a category: destroys its keys, then removes its rows and files. From the first step on,
     /// nothing opens it any more; a stop in between is made good at the next opening. Returns the number of values.
-    pub(crate) fn forget(&self, name: &str, head: &Head) -> Result<usize, Error> {
+    pub(crate) fn forget(&self, name: &str, head: &Head) -> Result<u64, Error> {
         let _alone = self.keys.stop();
         self.keys.forget(name, |tx| keep_anchor(tx, head))?;
         Step::KeysDestroyed.done();
         self.remove_forgotten(name)
     }
 
-    fn remove_forgotten(&self, name: &str) -> Result<usize, Error> {
+    fn remove_forgotten(&self, name: &str) -> Result<u64, Error> {
         let (values, files) = self.database.write(|tx| row::remove_under(tx, name))?;
         Step::ForgottenRemoved.done();
         files.iter().try_for_each(|file| self.files.remove(file))?;
         // The names of what was removed are not in the log either.
         self.database.settle()?;
         self.keys.forgotten(name)?;
-        Ok(values)
+        Ok(values as u64)
     }
 
     /// The database below, for what is kept beside the values.

@@ -23,13 +23,14 @@ pub(crate) struct Renewed {
 
 impl UserData {
     /// Seals every file that was sealed before `epoch` under a fresh key, and every value that has no data key yet. What
-    /// is written meanwhile is of `epoch` already. Stopped at any point, it goes on where it was.
-    pub(crate) fn renew(&self, epoch: u32, tell: &mut dyn FnMut(Renewed)) -> Result<Renewed, Error> {
+    /// is written meanwhile is of `epoch` already. `tell` says whether to go on; stopped at any point, it goes on where it was.
+    pub(crate) fn renew(&self, epoch: u32, tell: &mut dyn FnMut(Renewed) -> bool) -> Result<Renewed, Error> {
         self.epoch.store(epoch, Ordering::Relaxed);
         let (mut done, mut after) = (Renewed::default(), 0);
         while let Some((id, path)) = self.database.read(|db| row::next_old(db, epoch, after))? {
             after = id;
-            match self.renew_one(id, &path, epoch) {
+            let mut go_on = |bytes| tell(Renewed { bytes: done.bytes.saturating_add(bytes), ..done });
+            match self.renew_one(id, &path, epoch, &mut go_on) {
                 Ok(bytes) => (done.values, done.bytes) = (done.values + 1, done.bytes.saturating_add(bytes)),
                 // Changed or removed meanwhile.
                 Err(Error::NotFound) => {}
@@ -39,12 +40,17 @@ impl UserData {
                 }
                 Err(error) => return Err(error),
             }
-            tell(done);
         }
         Ok(done)
     }
 
-    fn renew_one(&self, id: i64, path: &DataPath, epoch: u32) -> Result<u64, Error> {
+    fn renew_one(
+        &self,
+        id: i64,
+        path: &DataPath,
+        epoch: u32,
+        go_on: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<u64, Error> {
         let _kept = self.keys.hold();
         let old = self.database.read(|db| row::find(db, path))?.ok_or(Error::NotFound)?;
         let key = self.keys.for_path(path)?;
@@ -56,9 +62,13 @@ impl UserData {
                 (Content::Inline(key.values.seal_value(&self.place(path), &piece, &OsRandom)?), None)
             }
             Content::File { .. } => {
-                let mut writer = self.files.create(&key.files)?;
+                let (mut writer, mut bytes) = (self.files.create(&key.files)?, 0);
                 while reader.next_chunk(&mut piece)? {
                     writer.write(&piece)?;
+                    bytes += piece.len() as u64;
+                    if !go_on(bytes) {
+                        return Err(Error::Stopped);
+                    }
                 }
                 let file = writer.finish()?;
                 (Content::File { id: *file.id(), wrapped_key: file.wrapped_key().to_vec() }, Some(file))

@@ -7,7 +7,7 @@ mod value;
 mod verify;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use aico_crypto::{Identity, IdentitySecret, LockedKey, OsRandom, PublicKey, RootKey, SpaceKey};
 use aico_policy::{Action, AuditSink, DataPath, Event, Grant, Permit, Resource, What};
@@ -25,7 +25,7 @@ use spaces::Spaces;
 
 pub use keys::{KeyChange, SlotState};
 pub use locked_log::LockedLog;
-pub use rotate::{Progress, Rotated};
+pub use rotate::{Progress, Rotated, Tell};
 pub use value::{Export, ExportedValue, Get, Put};
 pub use verify::{Checked, Content};
 
@@ -66,7 +66,8 @@ pub struct Unlocked {
     keys: Mutex<Keys>,
     by: SlotKind,
     system: System,
-    owner: UserData,
+    /// The owner's values; in another space once this one was forgotten.
+    owner: RwLock<UserData>,
     log_key: PublicKey,
     journal: Journal,
     /// Authenticates the side file of the time before this opening.
@@ -290,7 +291,7 @@ impl Unlocked {
     fn open(places: Places, header: Header, root: RootKey, by: SlotKind, set_up: bool) -> Result<Self, Error> {
         let home = &places.home;
         let Spaces { system, owner, keys } = Spaces::open(home, &header, &root, set_up)?;
-        spaces::sweep(home, &header, &keys)?;
+        spaces::sweep(home, &header, &system, &keys.owner)?;
         let (audit, id) = (home.join("audit"), LogId::from_bytes(*header.vault().as_bytes()));
         let log_key = keys.log.public()?;
         // Making a log is repeatable until its last step: a set-up that was stopped in it begins it anew.
@@ -302,8 +303,12 @@ impl Unlocked {
         check_log(&log, newest_anchor(&system, &owner)?)?;
         let journal = Journal::new(log, keys.pseudonyms);
         let locked = Mutex::new(keys.locked);
-        let keys = Mutex::new(Keys { header, root });
+        let (keys, owner) = (Mutex::new(Keys { header, root }), RwLock::new(owner));
         Ok(Self { places, keys, by, system, owner, log_key, journal, locked, rotating: Mutex::default() })
+    }
+
+    fn owner(&self) -> UserData {
+        self.owner.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn keys(&self) -> MutexGuard<'_, Keys> {
@@ -409,14 +414,14 @@ impl Vault<Unlocked> {
     /// Starts to store a value; the permit is used up whether it succeeds or not.
     pub fn begin_put(&self, permit: Permit, now_ms: u64) -> Result<Put<'_>, Error> {
         let path = self.value(&permit, Action::WriteData)?.clone();
-        let writer = self.state.owner.begin_put(&path, now_ms);
+        let writer = self.state.owner().begin_put(&path, now_ms);
         Ok(Put::new(&self.state, permit, writer, now_ms))
     }
 
     /// Opens a value for reading.
     pub fn get(&self, permit: Permit) -> Result<Get, Error> {
         let path = self.value(&permit, Action::ReadData)?;
-        let reader = self.state.owner.get(path)?;
+        let reader = self.state.owner().get(path)?;
         Ok(Get::new(reader, permit))
     }
 
@@ -424,14 +429,14 @@ impl Vault<Unlocked> {
     pub fn list(&self, permit: Permit, after: Option<&str>, limit: usize) -> Result<Vec<Entry>, Error> {
         self.redeem(&permit, Action::ListData)?;
         let Resource::Values(prefix) = &permit.capability().resource else { return Err(WRONG_RESOURCE) };
-        self.state.owner.list(Some(prefix), after, limit)
+        self.state.owner().list(Some(prefix), after, limit)
     }
 
     /// Removes a value.
     pub fn remove(&self, permit: Permit) -> Result<(), Error> {
         let path = self.value(&permit, Action::RemoveData)?;
         let head = self.state.journal.log().head();
-        let removed = self.state.owner.remove_with(path, |tx| keep_anchor(tx, &head));
+        let removed = self.state.owner().remove_with(path, |tx| keep_anchor(tx, &head));
         self.state.outcome(&permit, removed.as_ref().map(|()| 0));
         removed
     }
@@ -446,8 +451,8 @@ impl Vault<Unlocked> {
             weakest_slot: unlock::weakest_slot(&header).word().to_owned(),
             recovery_code: header.recovery_confirmed(),
             password: header.has(SlotKind::Password),
-            data_bytes: state.owner.total_bytes()?,
-            values: state.owner.count()?,
+            data_bytes: state.owner().total_bytes()?,
+            values: state.owner().count()?,
             audit_entries: state.journal.log().head().size,
         })
     }
@@ -469,7 +474,7 @@ impl Vault<Unlocked> {
     /// What the vault remembers of its audit log.
     pub fn anchor(&self, permit: Permit) -> Result<Anchor, Error> {
         self.redeem(&permit, Action::ReadAudit)?;
-        let head = newest_anchor(&self.state.system, &self.state.owner)?;
+        let head = newest_anchor(&self.state.system, &self.state.owner())?;
         Ok(Anchor { key: self.state.log_key, head })
     }
 
@@ -511,7 +516,7 @@ impl Vault<Unlocked> {
     /// What is stored, by category.
     pub fn inventory(&self, permit: Permit) -> Result<Vec<Category>, Error> {
         self.redeem(&permit, Action::ReadInventory)?;
-        self.state.owner.categories()
+        self.state.owner().categories()
     }
 
     /// A setting of the whole vault; it holds nothing of a person.

@@ -1,6 +1,6 @@
 //! New keys for everything, while everything goes on (`docs/spec/vault-stores.md`, Rotation).
 
-use std::sync::TryLockError;
+use std::sync::PoisonError;
 use std::time::Instant;
 
 use aico_crypto::{OsRandom, SpaceKey};
@@ -17,6 +17,9 @@ use crate::user_data::Renewed;
 const UNDER_WAY: &str = "rotation";
 /// When the last one was complete, in milliseconds since 1970.
 const COMPLETE: &str = "rotated";
+
+/// Hears how far a rotation is, and says whether to go on.
+pub type Tell<'a> = &'a mut dyn FnMut(Progress) -> bool;
 
 /// How far a rotation is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,8 +50,8 @@ impl Vault<Unlocked> {
     ///
     /// # Errors
     /// After any of them the vault goes on as it was; [`Vault::continue_rotation`] takes it up again.
-    pub fn rotate(&self, permit: Permit, now_ms: u64, tell: &mut dyn FnMut(Progress)) -> Result<Rotated, Error> {
-        self.redeem(&permit, Action::ManageKeys)?;
+    pub fn rotate(&self, permit: Permit, now_ms: u64, tell: Tell<'_>) -> Result<Rotated, Error> {
+        self.redeem(&permit, Action::RotateKeys)?;
         let done = self.state.rotate(now_ms, tell);
         self.state.outcome(&permit, done.as_ref().map(|rotated| rotated.bytes));
         done
@@ -66,18 +69,14 @@ impl Vault<Unlocked> {
     }
 
     /// Rotates without being asked: because it is time, because something was forgotten, or because a stop came in between.
-    pub fn continue_rotation(&self, now_ms: u64, tell: &mut dyn FnMut(Progress)) -> Result<Rotated, Error> {
+    pub fn continue_rotation(&self, now_ms: u64, tell: Tell<'_>) -> Result<Rotated, Error> {
         self.state.rotate(now_ms, tell)
     }
 }
 
 impl Unlocked {
-    fn rotate(&self, now_ms: u64, tell: &mut dyn FnMut(Progress)) -> Result<Rotated, Error> {
-        let _one_at_a_time = match self.rotating.try_lock() {
-            Ok(guard) => guard,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return Err(Error::Refused("new keys are being made already")),
-        };
+    fn rotate(&self, now_ms: u64, tell: Tell<'_>) -> Result<Rotated, Error> {
+        let _one_at_a_time = self.rotating.lock().unwrap_or_else(PoisonError::into_inner);
         let began = Instant::now();
         let (of_owner, of_system) = self.targets()?;
         let renewed = self.rotate_owner(of_owner, tell)?;
@@ -95,7 +94,7 @@ impl Unlocked {
     }
 
     /// The epochs to reach: those of a rotation that was stopped, or the next ones.
-    fn targets(&self) -> Result<(u32, u32), Error> {
+    pub(super) fn targets(&self) -> Result<(u32, u32), Error> {
         if let Some(kept) = self.system.setting(UNDER_WAY)?
             && let Ok::<[u8; 8], _>(kept) = kept.try_into()
         {
@@ -110,12 +109,12 @@ impl Unlocked {
         Ok((of_owner, of_system))
     }
 
-    fn rotate_owner(&self, epoch: u32, tell: &mut dyn FnMut(Progress)) -> Result<Renewed, Error> {
+    fn rotate_owner(&self, epoch: u32, tell: Tell<'_>) -> Result<Renewed, Error> {
         let (id, found) = self.system.owner_epoch()?;
-        let total = self.owner.file_bytes()?;
-        let renewed = self.owner.renew(epoch, &mut |done| {
-            tell(Progress { part: "files", done: done.bytes, of: Some(total) });
-        })?;
+        let owner = self.owner();
+        let total = owner.file_bytes()?;
+        let renewed =
+            owner.renew(epoch, &mut |done| tell(Progress { part: "files", done: done.bytes, of: Some(total) }))?;
         if found >= epoch {
             return Ok(renewed);
         }
@@ -127,7 +126,7 @@ impl Unlocked {
             let keys = self.keys();
             let (vault, head) = (keys.header.vault(), self.journal.log().head());
             let duplicate = key.duplicate();
-            self.owner.keys().renew(key, |rewrap| {
+            owner.keys().renew(key, |rewrap| {
                 match self.system.begin_epoch(&vault, &keys.root, (&id, epoch, &duplicate), rewrap, &head) {
                     Ok(()) => (true, Commit::Done),
                     // A failed disk leaves open whether the transaction is there.
@@ -136,11 +135,11 @@ impl Unlocked {
                 }
             })
         };
-        self.owner.database().rekey(&path, store_key, &mut pages, |_| Ok(()), commit)?;
+        owner.database().rekey(&path, store_key, &mut pages, |_| Ok(()), commit)?;
         Ok(renewed)
     }
 
-    fn rotate_system(&self, epoch: u32, tell: &mut dyn FnMut(Progress)) -> Result<(), Error> {
+    fn rotate_system(&self, epoch: u32, tell: Tell<'_>) -> Result<(), Error> {
         // Nobody changes the header meanwhile; what is in this space is small.
         let mut keys = self.keys();
         let (id, found) = keys.header.system_space();

@@ -1,14 +1,15 @@
 //! A vault's spaces on the disk: where their stores lie, and how they are opened.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aico_crypto::{RootKey, SpaceKey};
 
 use crate::data_keys::DataKeys;
-use crate::header::{Header, SpaceId};
-use crate::store::Database;
+use crate::header::{Header, SpaceId, VaultId};
+use crate::store::{Database, Step};
 use crate::system::{self, ANCHOR_TABLE, OwnerSpace, System, SystemKeys};
 use crate::user_data::{self, KEY_COLUMNS, USER_DATA_TABLES, UserData};
 use crate::{Error, durable};
@@ -34,22 +35,29 @@ impl Spaces {
             System::fill(&database, &vault, root, &key)?;
         }
         let (system, keys) = System::open(database, &vault, root, &key)?;
-        let OwnerSpace { id, epoch, key } = &keys.owner;
-        let path = store(&made_folder(home, id)?, *epoch);
-        let database = Arc::new(open_database(&path, key, OWNER_MIGRATIONS, set_up)?);
-        let owner = UserData::open(database, data_keys(header, &system, &keys)?, of_owner(home, &keys))?;
+        let owner = open_owner(home, vault, &system, &keys.owner, set_up)?;
         Ok(Self { system, owner, keys })
     }
 }
 
-/// The data keys of the owner's space. The space's key lives in two places: here, and in what opened it.
-pub(super) fn data_keys(header: &Header, system: &System, keys: &SystemKeys) -> Result<Arc<DataKeys>, Error> {
-    let key = keys.owner.key.duplicate();
-    Ok(Arc::new(DataKeys::new(system.database().clone(), header.vault(), keys.owner.id, key)))
+/// Opens the owner's space, or makes its stores.
+pub(super) fn open_owner(
+    home: &Path,
+    vault: VaultId,
+    system: &System,
+    space: &OwnerSpace,
+    set_up: bool,
+) -> Result<UserData, Error> {
+    let path = store(&made_folder(home, &space.id)?, space.epoch);
+    let database = Arc::new(open_database(&path, &space.key, OWNER_MIGRATIONS, set_up)?);
+    UserData::open(database, data_keys(vault, system, space), of_owner(home, space))
 }
 
-pub(super) fn of_owner(home: &Path, keys: &SystemKeys) -> user_data::Owner {
-    let OwnerSpace { id, epoch, key } = &keys.owner;
+pub(super) fn data_keys(vault: VaultId, system: &System, space: &OwnerSpace) -> Arc<DataKeys> {
+    Arc::new(DataKeys::new(system.database().clone(), vault, space.id, space.key.duplicate()))
+}
+
+pub(super) fn of_owner(home: &Path, OwnerSpace { id, epoch, key }: &OwnerSpace) -> user_data::Owner {
     let folder = folder(home, id).join("files");
     user_data::Owner { folder, id: *id.as_bytes(), epoch: *epoch, old_wrap: key.file_wrap_key() }
 }
@@ -84,11 +92,11 @@ pub(super) fn open_database(path: &Path, key: &SpaceKey, migrations: &[&str], se
     Database::open(path, key.store_key(), migrations)
 }
 
-/// Removes the databases of other epochs: what a rotation began and did not finish, or finished and did not clear away.
-/// Nothing opens them.
-pub(super) fn sweep(home: &Path, header: &Header, keys: &SystemKeys) -> Result<(), Error> {
-    let (system, epoch) = header.system_space();
-    for (id, epoch) in [(system, epoch), (keys.owner.id, keys.owner.epoch)] {
+/// Removes what a stop left behind: databases of other epochs, which nothing opens, and spaces that were forgotten or
+/// never finished.
+pub(super) fn sweep(home: &Path, header: &Header, system: &System, owner: &OwnerSpace) -> Result<(), Error> {
+    let (id, epoch) = header.system_space();
+    for (id, epoch) in [(id, epoch), (owner.id, owner.epoch)] {
         let folder = folder(home, &id);
         let failed = |source| Error::io("listing", &folder, source);
         for entry in fs::read_dir(&folder).map_err(failed)? {
@@ -98,7 +106,19 @@ pub(super) fn sweep(home: &Path, header: &Header, keys: &SystemKeys) -> Result<(
             }
         }
     }
-    Ok(())
+    system.removed_spaces()?.iter().try_for_each(|id| remove(home, system, id))
+}
+
+/// Removes the folder of a space that is not one any more.
+pub(super) fn remove(home: &Path, system: &System, id: &SpaceId) -> Result<(), Error> {
+    let folder = folder(home, id);
+    match fs::remove_dir_all(&folder) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(Error::io("removing", &folder, source)),
+        _ => {}
+    }
+    durable::sync_folder_of(&folder)?;
+    Step::SpaceRemoved.done();
+    system.space_is_removed(id)
 }
 
 /// The epoch of a database, or of a file that goes with it.

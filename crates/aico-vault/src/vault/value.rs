@@ -103,7 +103,7 @@ impl<'a> Export<'a> {
 
     /// Number and bytes of the values as they are now.
     pub fn total(&self) -> Result<(u64, u64), Error> {
-        Ok((self.state.owner.count()?, self.state.owner.total_bytes()?))
+        Ok((self.state.owner().count()?, self.state.owner().total_bytes()?))
     }
 
     /// The next value, in the order of the paths; none at the end.
@@ -113,7 +113,7 @@ impl<'a> Export<'a> {
         }
         loop {
             if self.page.is_empty() {
-                let page = self.state.owner.list(None, self.after.as_deref(), PAGE)?;
+                let page = self.state.owner().list(None, self.after.as_deref(), PAGE)?;
                 self.after = page.last().map(|entry| entry.path.as_str().to_owned()).or(self.after.take());
                 self.page.extend(page);
             }
@@ -121,7 +121,7 @@ impl<'a> Export<'a> {
                 self.whole = true;
                 return Ok(None);
             };
-            match self.state.owner.get(&entry.path) {
+            match self.state.owner().get(&entry.path) {
                 // Removed since the page was read.
                 Err(Error::NotFound) => {}
                 Err(error) => return Err(error),

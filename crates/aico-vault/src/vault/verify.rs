@@ -124,7 +124,11 @@ fn spaces(
         let path = store(&folder(home, &keys.owner.id), keys.owner.epoch);
         let database = open_database(&path, &keys.owner.key, OWNER_MIGRATIONS, false)?;
         check(part, &database, &path, found);
-        Ok::<_, Error>(UserData::to_read(Arc::new(database), data_keys(header, system, &keys)?, of_owner(home, &keys)))
+        Ok::<_, Error>(UserData::to_read(
+            Arc::new(database),
+            data_keys(header.vault(), system, &keys.owner),
+            of_owner(home, &keys.owner),
+        ))
     };
     let owner =
         opened().inspect_err(|error| found(damaged(part, format!("what is in it does not open: {error}")))).ok();

@@ -49,7 +49,11 @@ fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for path in fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()) {
         let to = to.join(path.file_name().unwrap());
-        if path.is_dir() { copy(&path, &to) } else { drop(fs::copy(&path, to).unwrap()) }
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            fs::copy(&path, to).unwrap();
+        }
     }
 }
 
@@ -84,7 +88,7 @@ pub(crate) fn get(vault: &Vault<Unlocked>, path: &str) -> Result<Vec<u8>, Error>
 }
 
 fn rotate(vault: &Vault<Unlocked>) -> aico_vault::Rotated {
-    vault.rotate(permit(vault, Action::ManageKeys, Resource::System), 9, &mut |_| {}).unwrap()
+    vault.rotate(permit(vault, Action::RotateKeys, Resource::System), 9, &mut |_| true).unwrap()
 }
 
 fn close(vault: Vault<Unlocked>) {
@@ -110,8 +114,11 @@ fn a_rotation_keeps_everything_and_leaves_no_old_store() {
     all.iter().for_each(|(path, bytes)| put(&vault, path, bytes));
     let before: Vec<PathBuf> = files(&home.places().home.join("spaces"));
     let mut parts = Vec::new();
-    let permit_ = permit(&vault, Action::ManageKeys, Resource::System);
-    let rotated = vault.rotate(permit_, 9, &mut |progress| parts.push(progress.part)).unwrap();
+    let mut tell = |progress: aico_vault::Progress| {
+        parts.push(progress.part);
+        true
+    };
+    let rotated = vault.rotate(permit(&vault, Action::RotateKeys, Resource::System), 9, &mut tell).unwrap();
     parts.dedup();
     assert_eq!(parts, ["files", "database", "keys"]);
     assert_eq!((rotated.epoch, rotated.damaged, rotated.bytes > 4 * LARGE as u64), (1, 0, true));
@@ -244,6 +251,38 @@ fn the_forgotten_is_gone_from_live_and_old_stores_and_the_log_verifies() {
     }
     let wrong = permit(&vault, Action::Forget, Resource::Values("conversations/8/a/".to_owned()));
     assert!(matches!(vault.forget(wrong), Err(Error::Misuse(_))));
+}
+
+#[test]
+fn a_whole_space_goes_with_its_key() {
+    let home = Home::new();
+    let vault = home.open();
+    put(&vault, "notes/a", b"a");
+    put(&vault, "notes/large", &vec![1; LARGE]);
+    close(vault);
+    let spaces = home.places().home.join("spaces");
+    let kept = home.0.path().join("kept");
+    copy(&spaces, &kept);
+    let vault = home.open();
+    let mut late = vault.begin_put(permit(&vault, Action::WriteData, value("notes/late")), 2).unwrap();
+    late.write(b"late").unwrap();
+    let all = || Resource::Values(String::new());
+    assert_eq!(vault.forget(permit(&vault, Action::Forget, all())).unwrap(), 2);
+    assert!(late.finish().is_err(), "it would lie in a space that is gone");
+    assert!(matches!(get(&vault, "notes/a"), Err(Error::NotFound)));
+    put(&vault, "notes/a", b"new");
+    assert_eq!(rotate(&vault).epoch, 1);
+    close(vault);
+    intact(&home);
+    assert_eq!(fs::read_dir(&spaces).unwrap().count(), 2);
+    // The old folder put back: nothing knows its key, and nothing takes it for a space.
+    let old =
+        fs::read_dir(&kept).unwrap().map(|entry| entry.unwrap().path()).find(|space| space.join("files").exists());
+    let old = old.unwrap();
+    copy(&old, &spaces.join(old.file_name().unwrap()));
+    let vault = home.open();
+    assert_eq!(get(&vault, "notes/a").unwrap(), b"new");
+    assert!(matches!(get(&vault, "notes/large"), Err(Error::NotFound)));
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod doctor;
 mod down;
 mod export;
 mod file;
+mod forget;
 mod identity;
 mod import;
 mod lock;
@@ -85,6 +86,7 @@ async fn dispatch(command: Command, owner: Owner, confinement: Confinement) -> R
         Command::Down => down::down().await,
         Command::Lock => lock::lock().await,
         Command::Unlock { recovery } => lock::unlock(owner, recovery).await,
+        Command::Forget(command) => forget::forget(command, owner).await,
         Command::Security(command) => security::security(command, owner).await,
         Command::Doctor { json } => doctor::doctor(json).await,
         Command::Config(command) => config::config(command, owner).await,

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use aico_crypto::{OsRandom, RECOVERY_WORDS, Random, RecoveryCode};
 use aico_proto::message::{
-    DoneAnswer, KeysAnswer, Proof, Request, Sensitive, SessionAnswer, SlotsAnswer, StatusAnswer,
+    DoneAnswer, KeysAnswer, Proof, Request, RotateAnswer, Sensitive, SessionAnswer, SlotsAnswer, StatusAnswer,
 };
 
 use crate::args::{SecurityCommand, SlotsCommand};
@@ -18,6 +18,7 @@ pub(crate) async fn security(command: SecurityCommand, owner: Owner) -> Result<(
     match command {
         SecurityCommand::Setup => setup(owner).await,
         SecurityCommand::Passwd { rotate } => passwd(owner, rotate).await,
+        SecurityCommand::Rotate { json } => rotate(owner, json).await,
         SecurityCommand::Recovery => recovery(owner).await,
         SecurityCommand::Recover => recover(owner).await,
         SecurityCommand::Session { json } => session(json).await,
@@ -51,6 +52,24 @@ async fn passwd(mut owner: Owner, rotate: bool) -> Result<(), Error> {
     tell(&done);
     if rotate {
         ui::line("there is a new root key: an older copy of `vault.aico` opens nothing that is written from now on");
+    }
+    finish(client).await
+}
+
+async fn rotate(mut owner: Owner, json: bool) -> Result<(), Error> {
+    let mut client = connect().await?;
+    let done: RotateAnswer = owner.ask(&mut client, &Request::KeysRotate {}, "rotate").await?;
+    if json {
+        ui::line(&serde_json::to_string(&done)?);
+    } else {
+        let took = std::time::Duration::from_millis(done.took_ms);
+        ui::line(&format!("every store has a new key, number {}; {:.1} s", done.epoch, took.as_secs_f64()));
+        if done.damaged > 0 {
+            ui::error_line(&format!(
+                "{} damaged values kept their old keys: `aico vault verify` names them",
+                done.damaged
+            ));
+        }
     }
     finish(client).await
 }

@@ -22,6 +22,7 @@ mod lock;
 mod migrate;
 mod owner;
 mod pty;
+mod rotate;
 mod sealed;
 mod service;
 #[path = "../../../aico-vault/tests/it/session.rs"]

@@ -12,11 +12,14 @@ use aico_crypto::StoreKey;
 use aico_ffi_sqlcipher::Copying;
 use rusqlite::Connection;
 
-use super::{At, Database, UNCLEAR, Writer, damaged_page, is_sound, named, real_path, remove_with_companions};
+use super::{At, Database, Writer, damaged_page, is_sound, named, real_path, remove_with_companions};
 use super::{sync_folder_of, unlocked, with_suffix};
 use crate::Error;
 use crate::store::Step;
 
+/// Why nothing is written after [`Commit::Unclear`].
+pub(crate) const UNCLEAR: &str =
+    "a change of keys was stopped by a failed disk; a new start of the backend finishes it";
 /// Pages that are copied while writers wait: a few milliseconds.
 const STEP_PAGES: u16 = 256;
 /// How often the copying looks whether the writers that waited are done.
@@ -35,14 +38,14 @@ pub(crate) enum Commit {
 impl Database {
     /// Copies the database to `path` under `key`, while reads and writes go on, and makes that the database.
     ///
-    /// `tell` hears of pages that are copied and all of them. When both are equal and nobody writes, `last` may change
+    /// `tell` hears of pages that are copied and all of them, and says whether to go on. When both are equal and nobody writes, `last` may change
     /// the copy, and `commit` says on disk that the copy counts. The old file is removed then. On an error the old file
     /// is the database still; after [`Commit::Unclear`] both files stay, and nothing is written before a new start.
     pub(crate) fn rekey(
         &self,
         path: &Path,
         key: StoreKey,
-        tell: &mut dyn FnMut(u64, u64),
+        tell: &mut dyn FnMut(u64, u64) -> bool,
         last: impl FnOnce(&Connection) -> Result<(), Error>,
         commit: impl FnOnce() -> Commit,
     ) -> Result<(), Error> {
@@ -60,7 +63,7 @@ impl Database {
         &self,
         next: At,
         new: &Path,
-        tell: &mut dyn FnMut(u64, u64),
+        tell: &mut dyn FnMut(u64, u64) -> bool,
         last: impl FnOnce(&Connection) -> Result<(), Error>,
         commit: impl FnOnce() -> Commit,
     ) -> Result<(), Error> {
@@ -75,17 +78,17 @@ impl Database {
         }
         let mut writer = self.lock_writer();
         loop {
-            let Writer::Copied(copying) = &mut *writer else { return Err(STOPPED) };
+            let Writer::Copied(copying) = &mut *writer else { return Err(INTERRUPTED) };
             if step(copying, u16::MAX).map_err(of_new)? {
                 break;
             }
         }
-        let Writer::Copied(copying) = std::mem::replace(&mut *writer, Writer::None) else { return Err(STOPPED) };
+        let Writer::Copied(copying) = std::mem::replace(&mut *writer, Writer::None) else { return Err(INTERRUPTED) };
         let (source, copy) = copying.finish();
         *writer = Writer::Alone(source);
         let copy = copy.map_err(|error| of_new(error.into()))?;
         Step::CopyEqual.done();
-        last(&copy).map_err(of_new)?;
+        without_log(&copy).and_then(|()| last(&copy)).map_err(of_new)?;
         copy.close().map_err(|(_, error)| of_new(error.into()))?;
         let synced = OpenOptions::new().write(true).open(new).and_then(|file| file.sync_all());
         synced.map_err(|source| Error::io("syncing", new, source))?;
@@ -101,7 +104,7 @@ impl Database {
                 return Err(error);
             }
             Commit::Unclear(error) => {
-                *writer = Writer::Unclear;
+                *writer = Writer::Ended(UNCLEAR);
                 return Err(error);
             }
         }
@@ -135,9 +138,9 @@ impl Database {
                 *writer = busy;
                 return Err(Error::Misuse("the database is being copied already"));
             }
-            Writer::Unclear => {
-                *writer = Writer::Unclear;
-                return Err(UNCLEAR);
+            Writer::Ended(why) => {
+                *writer = Writer::Ended(why);
+                return Err(Error::Misuse(why));
             }
         };
         match Copying::begin(source, copy) {
@@ -150,15 +153,14 @@ impl Database {
         Ok(())
     }
 
-    fn copy_some(&self, tell: &mut dyn FnMut(u64, u64)) -> Result<bool, Error> {
+    fn copy_some(&self, tell: &mut dyn FnMut(u64, u64) -> bool) -> Result<bool, Error> {
         let mut writer = self.lock_writer();
         // A transaction that met a damaged page has closed both.
-        let Writer::Copied(copying) = &mut *writer else { return Err(STOPPED) };
+        let Writer::Copied(copying) = &mut *writer else { return Err(INTERRUPTED) };
         let equal = step(copying, STEP_PAGES).map_err(|error| named(error, &self.at().path))?;
         let (left, all) = copying.progress();
         drop(writer);
-        tell(all.saturating_sub(left), all);
-        Ok(equal)
+        if tell(all.saturating_sub(left), all) { Ok(equal) } else { Err(Error::Stopped) }
     }
 
     fn stop_copying(&self) {
@@ -175,7 +177,13 @@ impl Database {
     }
 }
 
-const STOPPED: Error = Error::Misuse("the copying was stopped by a page that is damaged");
+const INTERRUPTED: Error = Error::Misuse("the copying was stopped by a page that is damaged");
+
+/// The copy says of itself that it has a write-ahead log, as its source has. Merging that at the end could fail unnoticed.
+fn without_log(copy: &Connection) -> Result<(), Error> {
+    let mode = copy.pragma_update_and_check(None, "journal_mode", "DELETE", |row| row.get::<_, String>(0))?;
+    if mode == "delete" { Ok(()) } else { Err(Error::Misuse("the copy keeps its write-ahead log")) }
+}
 
 fn step(copying: &mut Copying, pages: u16) -> Result<bool, Error> {
     let equal = copying.step(pages);

@@ -32,7 +32,7 @@ impl Fixture {
     }
 
     fn rekey(&self, database: &Database, commit: impl FnOnce() -> Commit) -> Result<(), Error> {
-        database.rekey(&self.path(1), self.keys[1].store_key(), &mut |_, _| {}, |_| Ok(()), commit)
+        database.rekey(&self.path(1), self.keys[1].store_key(), &mut |_, _| true, |_| Ok(()), commit)
     }
 
     fn names(&self) -> Vec<String> {
@@ -71,7 +71,18 @@ fn a_new_key_takes_everything_over_and_the_old_one_opens_nothing() {
     let mut told = Vec::new();
     let last = |copy: &Connection| Ok(copy.execute("INSERT INTO t VALUES (1000, x'01')", []).map(drop)?);
     let key = fixture.keys[1].store_key();
-    database.rekey(&fixture.path(1), key, &mut |done, of| told.push((done, of)), last, || Commit::Done).unwrap();
+    database
+        .rekey(
+            &fixture.path(1),
+            key,
+            &mut |done, of| {
+                told.push((done, of));
+                true
+            },
+            last,
+            || Commit::Done,
+        )
+        .unwrap();
     assert!(told.last().is_some_and(|(done, of)| done == of && *of > 100), "{told:?}");
     let mut after = all(&database);
     assert_eq!(after.pop(), Some((1000, vec![1])));
@@ -134,11 +145,15 @@ fn a_refused_change_keeps_the_old_key_and_an_unclear_one_writes_nothing_more() {
     let failed = database.rekey(
         &fixture.path(1),
         fixture.keys[1].store_key(),
-        &mut |_, _| {},
+        &mut |_, _| true,
         |_| Err(Error::NotFound),
         || Commit::Done,
     );
     assert!(matches!(failed, Err(Error::NotFound)));
+    assert_eq!(fixture.names(), ["store-0.db"]);
+    let key = fixture.keys[1].store_key();
+    let stopped = database.rekey(&fixture.path(1), key, &mut |_, _| false, |_| Ok(()), || Commit::Done);
+    assert!(matches!(stopped, Err(Error::Stopped)));
     assert_eq!(fixture.names(), ["store-0.db"]);
     put(&database, 3, b"three").unwrap();
     assert!(fixture.rekey(&database, || Commit::Unclear(Error::NotFound)).is_err());

@@ -78,6 +78,8 @@ pub(crate) fn steps(scene: &str) -> &'static [Step] {
             Step::Put("conversations/2/a", 4, 70),
             Step::Forget("conversations/1/"),
             Step::Rotate,
+            Step::Forget(""),
+            Step::Put("notes/b", 5, 70),
             Step::Close,
         ],
         "lock" => &[Step::Open, Step::SetPassword, Step::Put("notes/a", 8, 10), Step::Lock, Step::Close],
@@ -226,7 +228,7 @@ fn act(root: &Path, vault: &mut Option<Vault<Unlocked>>, step: Step) -> Result<(
             let slot = slots.iter().find(|slot| slot.kind == SlotKind::KeyFile).ok_or(Error::Misuse("no key file"))?;
             vault.remove_slot(permit(vault, Action::ManageKeys, None)?, slot.id, 6)
         }
-        Step::Rotate => vault.rotate(permit(vault, Action::ManageKeys, None)?, 8, &mut |_| {}).map(drop),
+        Step::Rotate => vault.rotate(permit(vault, Action::RotateKeys, None)?, 8, &mut |_| true).map(drop),
         Step::Forget(prefix) => {
             vault.forget(permit_for(vault, Action::Forget, Resource::Values(prefix.to_owned()))?).map(drop)
         }
@@ -361,7 +363,7 @@ pub(crate) fn check(scene: &str, root: &Path, outcomes: &str) -> Result<(), Stri
     verified(&places.home.join("audit"))?;
     // What was begun is finished.
     if vault.is_rotation_under_way().map_err(|error| error.to_string())? {
-        vault.continue_rotation(11, &mut |_| {}).map_err(|error| format!("the rotation does not go on: {error}"))?;
+        vault.continue_rotation(11, &mut |_| true).map_err(|error| format!("the rotation does not go on: {error}"))?;
     }
     // It goes on as before.
     let go_on = || {
