@@ -51,7 +51,7 @@ impl Home {
     /// Gives the home to another user, who runs the program from now on; root only.
     pub(crate) fn belongs_to(&mut self, user: u32) {
         let program = self.root().join("aico");
-        fs::copy(&self.program, &program).unwrap();
+        copy_program(&self.program, &program);
         std::os::unix::fs::chown(self.root(), Some(user), Some(user)).unwrap();
         (self.program, self.user) = (program, Some(user));
     }
@@ -188,6 +188,12 @@ impl Drop for Home {
             let _ended_already = child.wait();
         }
     }
+}
+
+/// Copies a program that is then run. Not by this process: a child that another thread starts meanwhile would hold the copy
+/// open for writing, and it could not be run.
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg(from).arg(to).status().unwrap().success());
 }
 
 /// Every file below `folder`.

@@ -29,7 +29,7 @@ impl Service {
         let mut service = Self { root: tempfile::tempdir().unwrap(), child: None };
         fs::set_permissions(service.root.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let program = service.root.path().join("aico");
-        fs::copy(env!("CARGO_BIN_EXE_aico"), &program).unwrap();
+        copy_program(Path::new(env!("CARGO_BIN_EXE_aico")), &program);
         let (data, keys) = (service.folder("data", SERVICE, 0o700), service.folder("keys", SERVICE, 0o700));
         service.folder("run", SERVICE, 0o711);
         for (name, user) in [("owner", OWNER), ("other", OTHER), ("second", OWNER)] {

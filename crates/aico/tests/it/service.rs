@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use crate::home::{Home, files};
+use crate::home::{Home, copy_program, files};
 
 /// A user that every machine has, and its number.
 const OWNER: &str = "nobody";
@@ -293,7 +293,7 @@ fn only_root_installs_it_and_only_the_user_their_own() {
     let machine = Machine::new(Some("ok"));
     // A place that another user can run it from.
     let program = machine.home.root().join("aico");
-    fs::copy(env!("CARGO_BIN_EXE_aico"), &program).unwrap();
+    copy_program(Path::new(env!("CARGO_BIN_EXE_aico")), &program);
     fs::set_permissions(machine.home.root(), fs::Permissions::from_mode(0o755)).unwrap();
     for args in [["install", "--system", "--owner", OWNER], ["remove", "--system", "--owner", OWNER]] {
         let mut command = Command::new(&program);
@@ -341,7 +341,7 @@ fn systemd_reads_every_path_back_as_it_was() {
     let odd = machine.home.root().join("odd $HOME 100%h;");
     let (program, data) = (odd.join("aico"), odd.join(r#""q"\x20\n'%%é"#));
     fs::create_dir(&odd).unwrap();
-    fs::copy(env!("CARGO_BIN_EXE_aico"), &program).unwrap();
+    copy_program(Path::new(env!("CARGO_BIN_EXE_aico")), &program);
     let user = machine.home.root().join("user");
     let mut install = Command::new(&program);
     install.args(["service", "install"]).env_clear().env("HOME", &user).env("AICO_HOME", &data);

@@ -26,7 +26,7 @@ unsafe impl Send for Backup {}
 
 impl Copying {
     /// Begins to copy `source` into `copy`, an empty database that has its key. Gives `source` back when that fails.
-    pub fn begin(source: Connection, copy: Connection) -> Result<Self, (Connection, Error)> {
+    pub fn begin(source: Connection, copy: Connection) -> Result<Self, (Box<Connection>, Error)> {
         // SAFETY: both handles are live, the names are NUL-terminated. The result is checked for null.
         let backup =
             unsafe { ffi::sqlite3_backup_init(copy.handle(), c"main".as_ptr(), source.handle(), c"main".as_ptr()) };
@@ -35,7 +35,7 @@ impl Copying {
             None => {
                 // SAFETY: the handle is live; SQLite leaves the reason with the destination.
                 let code = unsafe { ffi::sqlite3_errcode(copy.handle()) };
-                Err((source, Error::SqliteFailure(ffi::Error::new(code), None)))
+                Err((Box::new(source), Error::SqliteFailure(ffi::Error::new(code), None)))
             }
         }
     }

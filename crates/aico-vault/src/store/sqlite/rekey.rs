@@ -146,7 +146,7 @@ impl Database {
         match Copying::begin(source, copy) {
             Ok(copying) => *writer = Writer::Copied(Box::new(copying)),
             Err((source, error)) => {
-                *writer = Writer::Alone(source);
+                *writer = Writer::Alone(*source);
                 return Err(of_new(error.into()));
             }
         }
