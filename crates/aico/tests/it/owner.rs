@@ -7,6 +7,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use crate::home::copy_program;
+
 const SERVICE: u32 = 65534;
 const OWNER: u32 = 61_234;
 const OTHER: u32 = 61_235;
