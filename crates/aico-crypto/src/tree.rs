@@ -341,6 +341,12 @@ impl DataKey {
 }
 
 impl StoreKey {
+    /// The same key once more, for a second holder.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        Self(Secret::copy_of(self.0.bytes()))
+    }
+
     /// Hands SQLCipher's raw-key literal, `x'…'` with 64 hexadecimal digits, to `set`.
     pub fn hazmat_sqlcipher_literal<T>(&self, set: impl FnOnce(&[u8]) -> T) -> T {
         with_hex(&self.0, |digits| {

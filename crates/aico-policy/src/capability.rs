@@ -18,6 +18,8 @@ pub enum Action {
     Forget,
     /// Take all values out at once.
     ExportData,
+    /// Take an encrypted copy of the vault.
+    Backup,
     /// See what is stored, how it is protected and who may read it.
     ReadInventory,
     /// See how the backend is.
@@ -70,13 +72,14 @@ pub enum Need {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::ReadData,
         Self::WriteData,
         Self::ListData,
         Self::RemoveData,
         Self::Forget,
         Self::ExportData,
+        Self::Backup,
         Self::ReadInventory,
         Self::ReadStatus,
         Self::ReadAudit,
@@ -103,6 +106,7 @@ impl Action {
             Self::RemoveData => "data.remove",
             Self::Forget => "data.forget",
             Self::ExportData => "data.export",
+            Self::Backup => "backup.copy",
             Self::ReadInventory => "data.inventory",
             Self::ReadStatus => "status.read",
             Self::ReadAudit => "audit.read",
@@ -136,6 +140,7 @@ impl Action {
             | Self::RemoveData
             | Self::Forget
             | Self::ExportData
+            | Self::Backup
             | Self::ReadInventory => Level::UserData,
             _ => Level::System,
         }
@@ -145,9 +150,12 @@ impl Action {
     #[must_use]
     pub fn need(self) -> Need {
         match self {
-            Self::ReadData | Self::ListData | Self::ReadInventory | Self::ManageIdentities | Self::RotateKeys => {
-                Need::Session
-            }
+            Self::ReadData
+            | Self::ListData
+            | Self::ReadInventory
+            | Self::ManageIdentities
+            | Self::RotateKeys
+            | Self::Backup => Need::Session,
             Self::Forget | Self::ExportData | Self::Enrol | Self::ManageKeys | Self::AcceptConfig => Need::Fresh,
             _ => Need::Nothing,
         }

@@ -115,6 +115,10 @@ pub enum Request {
     /// [`DoneAnswer`].
     #[serde(rename = "data.export")]
     DataExport {},
+    /// Takes an encrypted copy of the vault: [`ExportAnswer`] (of files), then for each file a [`ListEntry`], data parts and
+    /// an end, the header last, then [`DoneAnswer`].
+    #[serde(rename = "backup.copy")]
+    BackupCopy {},
     /// What is stored, how it is protected, who may read it: [`InventoryAnswer`].
     #[serde(rename = "data.inventory")]
     DataInventory {},

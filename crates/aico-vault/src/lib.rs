@@ -26,6 +26,6 @@ pub use system::{Component, Notice};
 pub use unlock::Proof;
 pub use user_data::{Category, Entry, Stored};
 pub use vault::{
-    Anchor, Checked, Content, Export, ExportedValue, Found, Get, How, KeyChange, Locked, LockedLog, Opening, Places,
-    Progress, Put, Rotated, SlotState, Tell, Unlocked, Vault, VaultState, read_header, survey,
+    Anchor, Checked, Content, CopiedFile, Copy, Export, ExportedValue, Found, Get, How, KeyChange, Locked, LockedLog,
+    Opening, Places, Progress, Put, Rotated, SlotState, Tell, Unlocked, Vault, VaultState, read_header, survey,
 };

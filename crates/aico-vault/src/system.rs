@@ -80,6 +80,8 @@ pub struct Notice {
     pub text: String,
 }
 
+/// The setting of a copy that no device has opened yet: when it was made.
+const COPIED: &str = "copied";
 /// Most notices that are kept; the newest stay.
 const MAX_NOTICES: i64 = 100;
 
@@ -155,6 +157,34 @@ impl System {
         rewrap!("pseudonym", unwrap_pseudonym, wrap_pseudonym);
         rewrap!("locked", unwrap_locked, wrap_locked);
         Ok(())
+    }
+
+    /// Takes out of a copy of the space what belongs to this device: its identity, who is enrolled here, what was being done.
+    pub(crate) fn strip(copy: &Connection, now_ms: u64) -> Result<(), Error> {
+        copy.execute_batch(
+            "DELETE FROM secret WHERE name IN ('device', 'device.next', 'locked');
+             UPDATE space SET wrapped_next = NULL;
+             DELETE FROM component;
+             DELETE FROM notice;
+             DELETE FROM removed_space;
+             DELETE FROM setting WHERE name = 'owner''s command line';",
+        )?;
+        copy.execute("INSERT OR REPLACE INTO setting VALUES (?1, ?2)", params![COPIED, now_ms.to_be_bytes()])?;
+        Ok(())
+    }
+
+    /// When this space was copied from another device's, if it was not opened since.
+    pub(crate) fn copied_ms(&self) -> Result<Option<u64>, Error> {
+        Ok(self.setting(COPIED)?.and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes))
+    }
+
+    /// Makes a copy a device of its own.
+    pub(crate) fn adopt(&self, root: &RootKey) -> Result<(), Error> {
+        let device = root.identity_seal_key().seal(&IdentitySecret::make(&OsRandom)?, &OsRandom)?;
+        self.database.write(|tx| {
+            run(tx, "INSERT OR IGNORE INTO secret VALUES ('device', ?1)", params![device])?;
+            run(tx, "DELETE FROM setting WHERE name = ?1", [COPIED])
+        })
     }
 
     /// The owner's space: its identifier and epoch.

@@ -65,6 +65,9 @@ pub(crate) enum Command {
         /// The process that it ends with
         parent: i32,
     },
+    /// Encrypted copies of the vault
+    #[command(subcommand)]
+    Backup(BackupCommand),
     /// The vault as it lies on the disk
     #[command(subcommand)]
     Vault(VaultCommand),
@@ -107,6 +110,19 @@ pub(crate) enum DataCommand {
     Export { dir: PathBuf },
     /// Say what is stored, how much, how it is protected and who may read it
     Inventory {
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BackupCommand {
+    /// Write a copy of the running vault to DIR, which is new or empty; a password or the recovery code opens it
+    Copy { dir: PathBuf },
+    /// Read and authenticate every byte of a copy
+    Check {
+        dir: PathBuf,
         /// Print one JSON object a line
         #[arg(long)]
         json: bool,
@@ -321,6 +337,7 @@ impl Args {
             | Command::Data(DataCommand::List { json, .. } | DataCommand::Inventory { json })
             | Command::Config(ConfigCommand::Show { json })
             | Command::Vault(VaultCommand::Verify { json })
+            | Command::Backup(BackupCommand::Check { json, .. })
             | Command::Security(
                 SecurityCommand::Session { json }
                 | SecurityCommand::Rotate { json }

@@ -1,5 +1,6 @@
 //! One connection: requests in, one after another, answers out.
 
+mod backup;
 mod config;
 mod data;
 mod export;
@@ -82,6 +83,7 @@ async fn handle(running: &Running, caller: &mut Caller, request: Request, line: 
         Request::DataPut { path } => data::put(running, caller, &path, line).await,
         Request::DataGet { path } => data::get(running, caller, &path, line).await,
         Request::DataExport {} => export::export(running, caller, line).await,
+        Request::BackupCopy {} => backup::copy(running, caller, line).await,
         Request::DataList { prefix, after } => reply(line, data::list(running, caller, prefix, after)).await,
         Request::DataRemove { path } => reply(line, data::remove(running, caller, &path)).await,
         Request::DataInventory {} => reply(line, data::inventory(running, caller)).await,

@@ -139,6 +139,12 @@ impl AuditLog {
         self.shared.wait(queue, index).map(|_| ())
     }
 
+    /// Runs `f` on the log's folder while nothing is written in it.
+    pub(crate) fn while_still<T>(&self, f: impl FnOnce(&Path) -> Result<T, Error>) -> Result<T, Error> {
+        let store = self.shared.store();
+        f(store.disk.root())
+    }
+
     /// Which log this is.
     #[must_use]
     pub fn log_id(&self) -> LogId {

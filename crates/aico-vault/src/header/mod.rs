@@ -229,6 +229,25 @@ impl Header {
         })
     }
 
+    /// The header for a copy that is kept elsewhere: only what its owner knows or holds opens it.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where nothing like that exists.
+    pub fn for_a_copy(&self, root: &RootKey) -> Result<Self, Error> {
+        if !self.is_held_by_a_person() {
+            return Err(Error::Refused("a copy opens with a password or a recovery code; set one first"));
+        }
+        let mut copy = self.clone();
+        copy.change(root, |copy| {
+            let held = |slot: &Slot| matches!(slot.kind(), SlotKind::Password | SlotKind::RecoveryCode);
+            let confirmed = copy.recovery_confirmed;
+            copy.slots.retain(|slot| held(slot) && (confirmed || slot.kind() == SlotKind::Password));
+            copy.locked = false;
+            Ok(())
+        })?;
+        Ok(copy)
+    }
+
     /// Wraps the root key under the key of a slot that it was only sealed to, and gives a slot of an older version its
     /// voucher; false where there is nothing to do.
     pub fn rewrap(

@@ -101,6 +101,15 @@ impl FileStore {
         FileReader::open(path, &self.header(id), &key, bytes)
     }
 
+    /// Gives a file a second name, in another folder of the same form.
+    pub(crate) fn link(&self, id: &FileId, other: &Self) -> Result<(), Error> {
+        let (from, to) = (self.path(id), other.path(id));
+        if let Some(folder) = to.parent() {
+            ensure_folder(folder)?;
+        }
+        fs::hard_link(&from, &to).map_err(|source| Error::io("linking", &from, source))
+    }
+
     /// Removes a file; one that is not there is no error.
     pub(crate) fn remove(&self, id: &FileId) -> Result<(), Error> {
         remove_if_there(&self.path(id))

@@ -1,6 +1,6 @@
 //! The values of a space: small ones in its database, others in chunked files (`docs/spec/vault-stores.md`, Values).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -161,6 +161,19 @@ impl UserData {
         self.database.settle()?;
         self.keys.forgotten(name)?;
         Ok(values as u64)
+    }
+
+    /// Copies the values, as they are at one moment, to a database and a folder that are not there yet, while reads and
+    /// writes go on. Their files are the same ones, under a second name.
+    pub(crate) fn copy_to(
+        &self,
+        store: &Path,
+        folder: &Path,
+        tell: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<(), Error> {
+        let files = FileStore::open(folder, self.space)?;
+        self.database
+            .copy_to(store, tell, |copy| row::files(copy)?.iter().try_for_each(|id| self.files.link(id, &files)))
     }
 
     /// The database below, for what is kept beside the values.

@@ -1,3 +1,4 @@
+mod copy;
 mod forget;
 mod keys;
 mod locked_log;
@@ -23,6 +24,7 @@ use crate::user_data::{Category, Entry, UserData};
 use crate::{Error, durable};
 use spaces::Spaces;
 
+pub use copy::{CopiedFile, Copy};
 pub use keys::{KeyChange, SlotState};
 pub use locked_log::LockedLog;
 pub use rotate::{Progress, Rotated, Tell};
@@ -197,6 +199,7 @@ impl Vault<Locked> {
             let home = &state.places.home;
             durable::rename(&home.join(NEW_HEADER), &home.join(HEADER))?;
         }
+        state.adopt(now_ms)?;
         state.check_revision(now_ms)?;
         state.change_header(|header, root| {
             if header.is_locked() {
@@ -292,6 +295,7 @@ impl Unlocked {
         let home = &places.home;
         let Spaces { system, owner, keys } = Spaces::open(home, &header, &root, set_up)?;
         spaces::sweep(home, &header, &system, &keys.owner)?;
+        copy::remove(&home.join(copy::GATHERED))?;
         let (audit, id) = (home.join("audit"), LogId::from_bytes(*header.vault().as_bytes()));
         let log_key = keys.log.public()?;
         // Making a log is repeatable until its last step: a set-up that was stopped in it begins it anew.

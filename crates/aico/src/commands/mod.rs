@@ -1,6 +1,7 @@
 //! One file a command.
 
 mod audit;
+mod backup;
 mod config;
 mod data;
 mod doctor;
@@ -86,6 +87,7 @@ async fn dispatch(command: Command, owner: Owner, confinement: Confinement) -> R
         Command::Down => down::down().await,
         Command::Lock => lock::lock().await,
         Command::Unlock { recovery } => lock::unlock(owner, recovery).await,
+        Command::Backup(command) => backup::backup(command, owner).await,
         Command::Forget(command) => forget::forget(command, owner).await,
         Command::Security(command) => security::security(command, owner).await,
         Command::Doctor { json } => doctor::doctor(json).await,

@@ -1,5 +1,5 @@
 use aico_crypto::Password;
-use aico_vault::{Checked, Content, Error as VaultError, How, Locked, Proof, Vault};
+use aico_vault::{Checked, Content, Error as VaultError, How, Locked, Places, Proof, Vault};
 use serde_json::json;
 
 use crate::error::Error;
@@ -8,12 +8,16 @@ use crate::places::places;
 use crate::ui;
 
 /// Reads and authenticates everything that the vault holds, without a backend.
-pub(crate) fn verify(json: bool, mut owner: Owner) -> Result<(), Error> {
-    let places = places()?;
+pub(crate) fn verify(json: bool, owner: Owner) -> Result<(), Error> {
+    verify_at(&places()?, json, owner)
+}
+
+/// The same of a vault in another place.
+pub(crate) fn verify_at(places: &Places, json: bool, mut owner: Owner) -> Result<(), Error> {
     if !places.home.exists() {
-        return Err(VaultError::NoVault(places.home).into());
+        return Err(VaultError::NoVault(places.home.clone()).into());
     }
-    let vault = Vault::<Locked>::at(&places)?;
+    let vault = Vault::<Locked>::at(places)?;
     let mut wrong = 0;
     let mut found = |checked: Checked| {
         wrong += usize::from(checked.state.is_err());

@@ -3,8 +3,8 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -51,24 +51,75 @@ impl Database {
     ) -> Result<(), Error> {
         let next = At { path: real_path(path)?, key };
         let new = with_suffix(&next.path, ".new");
-        let outcome = self.copy_and_commit(next, &new, tell, last, commit);
-        if outcome.is_err() {
-            self.stop_copying();
-            let _next_time = remove_with_companions(&new);
+        let mut writer = self.copied(&next, &new, tell, last)?;
+        // A stopped attempt may have left one, which is of no use: its key is gone.
+        let publish = || {
+            remove_with_companions(&next.path)?;
+            fs::rename(&new, &next.path).map_err(|source| Error::io("renaming", &new, source))?;
+            sync_folder_of(&next.path)
+        };
+        if let Err(error) = publish() {
+            let _next_time = remove_with_companions(&new).and_then(|()| remove_with_companions(&next.path));
+            return Err(error);
         }
-        outcome
+        Step::CopyPublished.done();
+        match commit() {
+            Commit::Done => {}
+            Commit::Not(error) => {
+                let _next_time = remove_with_companions(&next.path);
+                return Err(error);
+            }
+            Commit::Unclear(error) => {
+                *writer = Writer::Ended(UNCLEAR);
+                return Err(error);
+            }
+        }
+        Step::CopyCommitted.done();
+        let old = std::mem::replace(&mut *self.at.lock().unwrap_or_else(PoisonError::into_inner), Arc::new(next));
+        self.readers.renew();
+        *writer = Writer::None;
+        let _swept_at_the_next_start = remove_with_companions(&old.path);
+        Step::OldStoreRemoved.done();
+        Ok(())
     }
 
-    fn copy_and_commit(
+    /// Copies the database to `path`, where nothing is, under the key that it has, while reads and writes go on. `last` may
+    /// change the copy while nobody writes.
+    pub(crate) fn copy_to(
         &self,
-        next: At,
+        path: &Path,
+        tell: &mut dyn FnMut(u64, u64) -> bool,
+        last: impl FnOnce(&Connection) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let copy = At { path: real_path(path)?, key: self.at().key.duplicate() };
+        self.copied(&copy, &copy.path, tell, last).map(drop)
+    }
+
+    /// Makes the copy at `new`, whole and on disk; nobody writes as long as what is returned is held.
+    fn copied(
+        &self,
+        next: &At,
         new: &Path,
         tell: &mut dyn FnMut(u64, u64) -> bool,
         last: impl FnOnce(&Connection) -> Result<(), Error>,
-        commit: impl FnOnce() -> Commit,
-    ) -> Result<(), Error> {
+    ) -> Result<MutexGuard<'_, Writer>, Error> {
+        let copied = self.copy(next, new, tell, last);
+        if copied.is_err() {
+            self.stop_copying();
+            let _next_time = remove_with_companions(new);
+        }
+        copied
+    }
+
+    fn copy(
+        &self,
+        next: &At,
+        new: &Path,
+        tell: &mut dyn FnMut(u64, u64) -> bool,
+        last: impl FnOnce(&Connection) -> Result<(), Error>,
+    ) -> Result<MutexGuard<'_, Writer>, Error> {
         let of_new = |error: Error| named(error, new);
-        self.begin_copying(&next, new)?;
+        self.begin_copying(next, new)?;
         Step::CopyBegun.done();
         while !self.copy_some(tell)? {
             // A lock that is taken again at once would never be had by anybody else.
@@ -92,30 +143,7 @@ impl Database {
         copy.close().map_err(|(_, error)| of_new(error.into()))?;
         let synced = OpenOptions::new().write(true).open(new).and_then(|file| file.sync_all());
         synced.map_err(|source| Error::io("syncing", new, source))?;
-        // A stopped attempt may have left one, which is of no use: its key is gone.
-        remove_with_companions(&next.path)?;
-        fs::rename(new, &next.path).map_err(|source| Error::io("renaming", new, source))?;
-        sync_folder_of(&next.path)?;
-        Step::CopyPublished.done();
-        match commit() {
-            Commit::Done => {}
-            Commit::Not(error) => {
-                let _next_time = remove_with_companions(&next.path);
-                return Err(error);
-            }
-            Commit::Unclear(error) => {
-                *writer = Writer::Ended(UNCLEAR);
-                return Err(error);
-            }
-        }
-        Step::CopyCommitted.done();
-        let old =
-            std::mem::replace(&mut *self.at.lock().unwrap_or_else(std::sync::PoisonError::into_inner), Arc::new(next));
-        self.readers.renew();
-        *writer = Writer::None;
-        let _swept_at_the_next_start = remove_with_companions(&old.path);
-        Step::OldStoreRemoved.done();
-        Ok(())
+        Ok(writer)
     }
 
     fn begin_copying(&self, next: &At, new: &Path) -> Result<(), Error> {
