@@ -58,6 +58,12 @@ pub(crate) fn remove(path: &Path) -> Result<bool, Error> {
     Ok(removed)
 }
 
+/// Gives a file that does not change a second name; a file system without such names gets a second file.
+pub(crate) fn link_or_copy(from: &Path, to: &Path) -> Result<(), Error> {
+    let linked = fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop));
+    linked.map_err(|source| Error::io("copying", from, source))
+}
+
 /// Puts on disk which names the folder of `path` has.
 pub(crate) fn sync_folder_of(path: &Path) -> Result<(), Error> {
     sync_folder(folder_of(path)).map_err(|source| Error::io("syncing", path, source))

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use aico_crypto::{CHUNK_BYTES, FileWrapKey, OsRandom, Random, TAG_BYTES};
 
-use crate::Error;
+use crate::{Error, durable};
 
 mod reader;
 mod writer;
@@ -107,7 +107,7 @@ impl FileStore {
         if let Some(folder) = to.parent() {
             ensure_folder(folder)?;
         }
-        fs::hard_link(&from, &to).map_err(|source| Error::io("linking", &from, source))
+        durable::link_or_copy(&from, &to)
     }
 
     /// Removes a file; one that is not there is no error.

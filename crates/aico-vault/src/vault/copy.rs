@@ -166,7 +166,7 @@ fn link_log(from: &Path, to: &Path) -> Result<(), Error> {
         } else if name == "tail" {
             copy_file(&path, &target)?;
         } else if !name.to_string_lossy().ends_with(".tmp") {
-            fs::hard_link(&path, &target).map_err(|source| Error::io("linking", &path, source))?;
+            durable::link_or_copy(&path, &target)?;
         }
     }
     Ok(())

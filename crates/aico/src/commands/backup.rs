@@ -143,5 +143,9 @@ fn check(dir: PathBuf, json: bool, owner: Owner) -> Result<(), Error> {
     if !dir.join(HEADER).exists() {
         return Err(VaultError::NoVault(dir).into());
     }
+    // This machine keeps nothing that opens a copy.
+    if !owner.can_be_asked() {
+        return Err(Error::NoTerminal("a password"));
+    }
     vault::verify_at(&Places { home: dir, ..places()? }, json, owner)
 }

@@ -100,7 +100,7 @@ fn nothing_of_this_machine_opens_a_copy() {
     let dir = copied(&home, "copy");
     // The key folder is the same one: its key file is no slot of the copy's.
     let refused = home.run(&["backup", "check", dir.to_str().unwrap()]);
-    assert_eq!(refused.status.code(), Some(9), "{}", String::from_utf8_lossy(&refused.stderr));
+    assert_eq!(refused.status.code(), Some(6), "{}", String::from_utf8_lossy(&refused.stderr));
     let wrong = passwords(&home, &["not the password"]);
     home.fails(6, &["backup", "check", dir.to_str().unwrap(), "--password-file", &wrong]);
     check(&home, &dir, 0);
@@ -113,14 +113,14 @@ fn a_vault_that_no_person_opens_is_not_copied_and_no_folder_is_overwritten() {
     let home = Home::running();
     let dir = home.root().join("copy");
     let dir = dir.to_str().unwrap();
-    assert!(home.fails(5, &["backup", "copy", dir]).contains("password or a recovery code"));
+    assert!(home.fails(6, &["backup", "copy", dir]).contains("password or a recovery code"));
     assert!(!home.data().join("copy.part").exists());
     let home = protected();
     let dir = home.root().join("full");
     fs::create_dir(&dir).unwrap();
     fs::write(dir.join("x"), b"x").unwrap();
     assert!(home.fails(2, &["backup", "copy", dir.to_str().unwrap()]).contains("not empty"));
-    assert!(check(&home, &dir, 7).contains("no vault"));
+    assert!(check(&home, &dir, 1).contains("no vault"));
 }
 
 #[test]
@@ -147,5 +147,5 @@ fn damage_of_a_copy_is_found_and_named_and_a_cut_one_is_no_vault() {
         fs::remove_dir_all(&copy_).unwrap();
     }
     fs::remove_file(dir.join("vault.aico")).unwrap();
-    check(&home, &dir, 7);
+    check(&home, &dir, 1);
 }

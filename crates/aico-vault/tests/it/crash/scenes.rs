@@ -31,6 +31,7 @@ pub(crate) enum Step {
     AddKeyFile,
     Rotate,
     Forget(&'static str),
+    Copy,
     Lock,
     Close,
     /// Up to this many entries.
@@ -73,10 +74,12 @@ pub(crate) fn steps(scene: &str) -> &'static [Step] {
         ],
         "forgetting" => &[
             Step::Open,
+            Step::SetPassword,
             Step::Put("conversations/1/a", 2, 5_000),
             Step::Put("conversations/1/large", 3, LARGE),
             Step::Put("conversations/2/a", 4, 70),
             Step::Forget("conversations/1/"),
+            Step::Copy,
             Step::Rotate,
             Step::Forget(""),
             Step::Put("notes/b", 5, 70),
@@ -232,6 +235,14 @@ fn act(root: &Path, vault: &mut Option<Vault<Unlocked>>, step: Step) -> Result<(
         Step::Forget(prefix) => {
             vault.forget(permit_for(vault, Action::Forget, Resource::Values(prefix.to_owned()))?).map(drop)
         }
+        Step::Copy => {
+            let mut copy = vault.copy(permit(vault, Action::Backup, None)?, 8, &mut || true)?;
+            while let Some(mut file) = copy.next_file()? {
+                let mut piece = Vec::new();
+                while file.next_chunk(&mut piece)? {}
+            }
+            Ok(())
+        }
         Step::AddKeyFile => vault.add_slot(permit(vault, Action::ManageKeys, None)?, SlotKind::KeyFile, 7).map(drop),
         Step::Lock => vault.note_locked(permit(vault, Action::Lock, None)?),
         Step::Open | Step::Close | Step::Log(_) => Ok(()),
@@ -378,6 +389,9 @@ pub(crate) fn check(scene: &str, root: &Path, outcomes: &str) -> Result<(), Stri
     }
     drop(vault);
     verified(&places.home.join("audit"))?;
+    if places.home.join("copy.part").exists() {
+        return Err("a copy that was stopped is still there".to_owned());
+    }
     let stores = || -> Result<usize, std::io::Error> {
         let mut stores = 0;
         for space in fs::read_dir(places.home.join("spaces"))? {
