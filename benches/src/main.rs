@@ -13,6 +13,7 @@ mod report;
 mod request;
 mod seal;
 mod start;
+mod store;
 mod timing;
 
 use std::fs;
@@ -25,12 +26,13 @@ const DOCUMENT: &str = "docs/benchmarks.md";
 
 type Row = (&'static str, fn() -> Result<Report>);
 
-const ROWS: [Row; 9] = [
+const ROWS: [Row; 10] = [
     ("seal", seal::run),
     ("handshake", handshake::run),
     ("bytes", bytes::run),
     ("request", request::run),
     ("data", data::run),
+    ("store", store::run),
     ("argon2", argon2::run),
     ("audit", audit::run),
     ("start", start::run),

@@ -95,7 +95,12 @@ impl House {
 
     /// Decides and records, as the backend does for every request.
     pub fn permit(&self, action: Action, path: &str) -> Result<Permit> {
-        let capability = Capability::new(action, Resource::Value(DataPath::parse(path)?));
+        self.permit_for(action, Resource::Value(DataPath::parse(path)?))
+    }
+
+    /// The same for something else than a value.
+    pub fn permit_for(&self, action: Action, resource: Resource) -> Result<Permit> {
+        let capability = Capability::new(action, resource);
         let around = Circumstances { now_ms: now_ms(), ..Circumstances::default() };
         Ok(decide(&self.principal, &self.grants, capability, &around).record(self.vault.log())??)
     }

@@ -57,7 +57,7 @@ pub fn run() -> Result<Report> {
 }
 
 /// The program that is measured: as the product is built.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     std::env::var_os("AICO_BIN").map_or_else(|| "aico".into(), PathBuf::from)
 }
 

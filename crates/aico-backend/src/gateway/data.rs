@@ -20,7 +20,7 @@ const PAGE_ENTRIES: usize = 200;
 /// Categories of one inventory, and readers of a category: what fits into a record's JSON.
 const MAX_CATEGORIES: usize = 50;
 const MAX_READERS: usize = 8;
-const PROTECTION: &str = "SQLCipher (AES-256, HMAC-SHA-512); above 1 MiB AES-256-GCM in chunks of 64 KiB";
+const PROTECTION: &str = "SQLCipher (AES-256, HMAC-SHA-256); above 1 MiB AES-256-GCM in chunks of 64 KiB";
 /// JSON bytes of a page's entries.
 const PAGE_BYTES: usize = 48 * 1024;
 

@@ -42,6 +42,24 @@ pub(crate) struct Database {
 struct At {
     path: PathBuf,
     key: StoreKey,
+    mac: Mac,
+}
+
+/// What authenticates the pages. It decides how much room each has, so that a copy keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mac {
+    HmacSha256,
+    /// In databases of older programs.
+    HmacSha512,
+}
+
+impl Mac {
+    fn name(self) -> &'static str {
+        match self {
+            Self::HmacSha256 => "HMAC_SHA256",
+            Self::HmacSha512 => "HMAC_SHA512",
+        }
+    }
 }
 
 /// The connection that writes.
@@ -107,8 +125,14 @@ impl Database {
         if file.metadata().map_err(failed)?.len() < PAGE_BYTES {
             return Err(Error::damaged(path.display().to_string(), "it is shorter than a page"));
         }
-        let at = At { path, key };
-        let writer = connect(&at, Access::Write)?;
+        let mut at = At { path, key, mac: Mac::HmacSha256 };
+        let writer = match connect(&at, Access::Write) {
+            Err(first @ Error::Damaged { .. }) => {
+                at.mac = Mac::HmacSha512;
+                connect(&at, Access::Write).map_err(|_| first)?
+            }
+            other => other?,
+        };
         migrate(&writer, migrations).map_err(|error| named(error, &at.path))?;
         Ok(Self {
             at: Mutex::new(Arc::new(at)),
@@ -203,7 +227,7 @@ impl Database {
 
 fn connect(at: &At, access: Access) -> Result<Connection, Error> {
     let open = || {
-        let connection = unlocked(&at.path, &at.key)?;
+        let connection = unlocked(&at.path, &at.key, at.mac)?;
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
         connection.pragma_update(None, "query_only", access == Access::Read)?;
         Ok(connection)
@@ -218,7 +242,7 @@ enum Access {
 }
 
 /// A connection with its key and settings, on a file that exists.
-fn unlocked(path: &Path, key: &StoreKey) -> Result<Connection, Error> {
+fn unlocked(path: &Path, key: &StoreKey, mac: Mac) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_NOFOLLOW
@@ -226,6 +250,7 @@ fn unlocked(path: &Path, key: &StoreKey) -> Result<Connection, Error> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.pragma_update(None, "cipher_log_level", "NONE")?;
     key.hazmat_sqlcipher_literal(|literal| aico_ffi_sqlcipher::set_key(&connection, literal))?;
+    connection.pragma_update(None, "cipher_hmac_algorithm", mac.name())?;
     // The first read: a key that does not fit shows here.
     connection.query_row("SELECT count(*) FROM sqlite_schema", (), |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -244,7 +269,7 @@ fn build(path: &Path, key: &StoreKey, migrations: &[&str]) -> Result<(), Error> 
     remove_with_companions(path)?;
     let failed = |source| Error::io("creating", path, source);
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-    let connection = unlocked(path, key)?;
+    let connection = unlocked(path, key, Mac::HmacSha256)?;
     migrate(&connection, migrations)?;
     connection.close().map_err(|(_, source)| source)?;
     file.sync_all().map_err(failed)

@@ -1,6 +1,9 @@
-//! What `rusqlite` does not wrap of SQLCipher: the key call, and a backup that goes on while its source is written to.
+//! What `rusqlite` does not wrap of SQLCipher: the key call, aws-lc below it, and a backup that goes on while its source is
+//! written to.
 #![expect(unsafe_code, reason = "a leaf crate around a few C functions")]
+#![cfg_attr(test, expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests"))]
 
+mod provider;
 mod rekey;
 
 use std::ffi::c_int;
@@ -14,6 +17,7 @@ pub use rekey::Copying;
 /// SQLCipher copies the bytes; the caller wipes its own. A wrong key shows at the first read, as
 /// [`rusqlite::ErrorCode::NotADatabase`].
 pub fn set_key(connection: &Connection, literal: &[u8]) -> Result<(), Error> {
+    provider::install();
     let bytes = c_int::try_from(literal.len()).map_err(|_| Error::InvalidQuery)?;
     // SAFETY: the handle is live for as long as `connection` is borrowed; `literal` is valid for `bytes` bytes, which
     // sqlite3_key only reads and copies.

@@ -49,7 +49,7 @@ impl Database {
         last: impl FnOnce(&Connection) -> Result<(), Error>,
         commit: impl FnOnce() -> Commit,
     ) -> Result<(), Error> {
-        let next = At { path: real_path(path)?, key };
+        let next = At { path: real_path(path)?, key, mac: self.at().mac };
         let new = with_suffix(&next.path, ".new");
         let mut writer = self.copied(&next, &new, tell, last)?;
         // A stopped attempt may have left one, which is of no use: its key is gone.
@@ -91,7 +91,8 @@ impl Database {
         tell: &mut dyn FnMut(u64, u64) -> bool,
         last: impl FnOnce(&Connection) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let copy = At { path: real_path(path)?, key: self.at().key.duplicate() };
+        let at = self.at();
+        let copy = At { path: real_path(path)?, key: at.key.duplicate(), mac: at.mac };
         self.copied(&copy, &copy.path, tell, last).map(drop)
     }
 
@@ -151,7 +152,7 @@ impl Database {
         let failed = |source| Error::io("creating", new, source);
         remove_with_companions(new)?;
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(new).map_err(failed)?;
-        let copy = unlocked(new, &next.key).map_err(of_new)?;
+        let copy = unlocked(new, &next.key, next.mac).map_err(of_new)?;
         // Until it is whole it is worth nothing: no journal. It is synced once, at the end.
         let plain = || {
             copy.pragma_update_and_check(None, "journal_mode", "OFF", |_| Ok(()))?;

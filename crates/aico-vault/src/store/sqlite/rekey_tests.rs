@@ -192,3 +192,25 @@ fn an_emptied_log_holds_nothing() {
     database.settle().unwrap();
     assert_eq!(fs::metadata(with_suffix(&fixture.path(0), "-wal")).unwrap().len(), 0);
 }
+
+/// What an older program wrote: SQLCipher's own default.
+#[test]
+fn a_database_of_an_older_program_is_read_and_gets_new_keys() {
+    let fixture = Fixture::new();
+    let connection = unlocked(&fixture.path(0), &fixture.keys[0].store_key(), Mac::HmacSha512);
+    assert!(connection.is_err(), "it does not make a database");
+    fs::write(fixture.path(0), []).unwrap();
+    let connection = unlocked(&fixture.path(0), &fixture.keys[0].store_key(), Mac::HmacSha512).unwrap();
+    migrate(&connection, &[TABLE]).unwrap();
+    connection.close().unwrap();
+    let database = fixture.open(0, 0).unwrap();
+    for id in 0..100 {
+        put(&database, id, &[id as u8; 2000]).unwrap();
+    }
+    let before = all(&database);
+    fixture.rekey(&database, || Commit::Done).unwrap();
+    assert_eq!(all(&database), before);
+    drop(database);
+    assert!(matches!(fixture.open(1, 0), Err(Error::Damaged { .. })));
+    assert_eq!(all(&fixture.open(1, 1).unwrap()), before);
+}

@@ -231,9 +231,12 @@ fn a_damaged_page_is_never_read_as_zeros() {
         let Ok(database) = fixture.open() else { continue };
         assert!(is_damaged(get(&database, 1)) || get(&database, 1).unwrap().unwrap() == [0x55; 40_000]);
         assert!(is_damaged(database.check()), "page {page}");
-        let unchecked: rusqlite::Result<Vec<u8>> = unlocked(&fixture.path(), &fixture.space.store_key())
-            .unwrap()
-            .query_row("SELECT content FROM t WHERE id = 1", (), |row| row.get(0));
+        let unchecked: rusqlite::Result<Vec<u8>> =
+            unlocked(&fixture.path(), &fixture.space.store_key(), Mac::HmacSha256).unwrap().query_row(
+                "SELECT content FROM t WHERE id = 1",
+                (),
+                |row| row.get(0),
+            );
         seen_as_zeros += usize::from(unchecked.is_ok_and(|content| content.ends_with(&[0; 100])));
     }
     assert!(seen_as_zeros > 0, "SQLCipher reports such a page itself now: the status need not be asked");
