@@ -20,7 +20,7 @@ from aico_client import Client, Failure, read_identity
 from audit_verify import Finding, Log, entries
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from vault_header import KINDS, Damaged, Header, Keys, WrongSecret, file_key, key_file_secret, read_private, store_key
+from vault_header import KINDS, Damaged, Header, Keys, WrongSecret, file_key, key_file_secret, read_private, store_key, value
 
 SUITES = {True: "hybrid", False: "classical"}
 
@@ -52,10 +52,10 @@ def database(path: Path, space: bytes) -> sqlite3.Connection:
     mac_key, pages = pbkdf2_hmac("sha512", key, bytes(byte ^ 0x3A for byte in data[:16]), 2, 32), []
     for n in range(len(data) // 4096):
         page = data[n * 4096 + (16 if n == 0 else 0) : (n + 1) * 4096]
-        expected = hmac.digest(mac_key, page[:-64] + (n + 1).to_bytes(4, "little"), "sha512")
-        assert hmac.compare_digest(expected, page[-64:]), f"page {n + 1} is damaged"
-        opener = Cipher(algorithms.AES(key), modes.CBC(page[-80:-64])).decryptor()
-        pages.append((b"SQLite format 3\0" if n == 0 else b"") + opener.update(page[:-80]) + bytes(80))
+        expected = hmac.digest(mac_key, page[:-32] + (n + 1).to_bytes(4, "little"), "sha256")
+        assert hmac.compare_digest(expected, page[-32:]), f"page {n + 1} is damaged"
+        opener = Cipher(algorithms.AES(key), modes.CBC(page[-48:-32])).decryptor()
+        pages.append((b"SQLite format 3\0" if n == 0 else b"") + opener.update(page[:-48]) + bytes(48))
     plain = bytearray(b"".join(pages))
     plain[18:20] = b"\1\1"  # a database in memory has no WAL
     connection = sqlite3.connect(":memory:")
@@ -235,12 +235,18 @@ class Stopped(unittest.TestCase):
         system = database(self.space(self.header.space_id) / "store.db", keys.system_space)
         ((space_id, epoch, wrapped),) = system.execute("SELECT id, epoch, wrapped FROM space")
         space, folder = keys.space(space_id, epoch, wrapped), self.space(space_id)
-        values = "SELECT path, bytes, sum, file_id, file_key, content FROM value LEFT JOIN inline_value ON value_id = id"
+        table = system.execute("SELECT id, name, wrapped FROM data_key WHERE space = ?", (space_id,)).fetchall()
+        data = {key_id: (name, keys.data(space, space_id, key_id, wrapped)) for key_id, name, wrapped in table}
+        values = "SELECT path, bytes, sum, file_id, file_key, content, key_id FROM value LEFT JOIN inline_value ON value_id = id"
         inside = {True: 0, False: 0}
-        for path, size, total, file_id, wrapped, content in database(folder / "store.db", space).execute(values):
+        for path, size, total, file_id, wrapped, content, key_id in database(folder / "store.db", space).execute(values):
+            kept_with, key = data[key_id]
+            self.assertTrue(path.startswith(kept_with + "/"), path)
             if file_id:
                 name, head = file_id.hex(), b"AICOFIL1" + (1).to_bytes(4) + file_id + space_id
-                content = unchunked((folder / "files" / name[:2] / name).read_bytes(), file_key(space, file_id, wrapped), head)
+                content = unchunked((folder / "files" / name[:2] / name).read_bytes(), file_key(key, file_id, wrapped), head)
+            else:
+                content = value(key, space_id, path, content)
             inside[file_id is None] += 1
             self.assertEqual((len(content), blake2b(content, 32)), (size, total), path)
         self.assertGreater(min(inside.values()), 0)

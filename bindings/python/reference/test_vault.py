@@ -39,6 +39,7 @@ from vault_header import (
     read_private,
     recovery_code,
     store_key,
+    value,
     word_list,
 )
 
@@ -164,8 +165,14 @@ class Vectors(Case):
         self.assertEqual(space.hex(), given["inner"])
         (store,) = (derived["out"] for derived in self.k["derived"] if derived["label"] == "store sqlcipher")
         self.assertEqual(store_key(space).hex(), store)
+        given = by_role["space data"]
+        context = bytes.fromhex(given["context"])
+        data = keys.data(space, context[16:32], context[32:], bytes.fromhex(given["wrapped"]))
+        self.assertEqual(data.hex(), given["inner"])
+        given = {name: bytes.fromhex(text) for name, text in self.k["value"].items()}
+        self.assertEqual(value(data, given["place"][:16], given["place"][16:].decode(), given["sealed"]), given["value"])
         given = by_role["space file"]
-        self.assertEqual(file_key(space, *(bytes.fromhex(given[n]) for n in ("context", "wrapped"))).hex(), given["inner"])
+        self.assertEqual(file_key(data, *(bytes.fromhex(given[n]) for n in ("context", "wrapped"))).hex(), given["inner"])
         identity = self.k["identity"]
         self.assertEqual(keys.identity(bytes.fromhex(identity["sealed"])).hex(), identity["seed"])
 

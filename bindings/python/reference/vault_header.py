@@ -95,6 +95,9 @@ class Keys:
     def space(self, space_id: bytes, epoch: int, wrapped: bytes) -> bytes:
         return unwrap(self.root, "root space", self.vault_id + space_id + epoch.to_bytes(4), wrapped)
 
+    def data(self, space: bytes, space_id: bytes, key_id: bytes, wrapped: bytes) -> bytes:
+        return unwrap(space, "space data", self.vault_id + space_id + key_id, wrapped)
+
     def of_system(self, what: str, wrapped: bytes) -> bytes:
         """`log`, `grant`, `pseudonym` or `locked`."""
         return unwrap(self.system_space, f"space {what}", self.vault_id + what.encode(), wrapped)
@@ -104,8 +107,13 @@ def store_key(space: bytes) -> bytes:
     return kdf(space, "store sqlcipher", b"", 32)
 
 
-def file_key(space: bytes, file_id: bytes, wrapped: bytes) -> bytes:
-    return unwrap(kdf(space, "file wrap", b"", 32), "space file", file_id, wrapped)
+def file_key(data: bytes, file_id: bytes, wrapped: bytes) -> bytes:
+    return unwrap(kdf(data, "data file wrap", b"", 32), "space file", file_id, wrapped)
+
+
+def value(data: bytes, space_id: bytes, path: str, sealed: bytes) -> bytes:
+    """A value that lies in the database."""
+    return opened(kdf(data, "data value", b"", 32), space_id + path.encode(), sealed, "value")
 
 
 # Slots

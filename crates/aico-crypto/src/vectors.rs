@@ -5,10 +5,10 @@ use serde_json::Value;
 use crate::aead::{open_random, open_with};
 use crate::kdf::HandshakeSecret;
 use crate::{
-    ChannelKey, ComponentKind, EncapsulationKey, EphemeralSecret, Error, FileKey, FileWrapKey, Fingerprint, GrantKey,
-    HeaderKey, IdentitySecret, KemSecret, LockedKey, LogKey, Name, OsRandom, Password, Psk, PublicKey, RecoveryCode,
-    RootKey, Secret, SignatureLabel, SlotSecret, SpaceKey, StoreKey, TranscriptHash, WordFault, digest, handshake_mac,
-    sha256,
+    ChannelKey, ComponentKind, DataKey, EncapsulationKey, EphemeralSecret, Error, FileKey, FileWrapKey, Fingerprint,
+    GrantKey, HeaderKey, IdentitySecret, KemSecret, LockedKey, LogKey, Name, OsRandom, Password, Psk, PublicKey,
+    RecoveryCode, RootKey, Secret, SignatureLabel, SlotSecret, SpaceKey, StoreKey, TranscriptHash, WordFault, digest,
+    handshake_mac, sha256,
 };
 
 const CLASSICAL: &str = include_str!("../../../testvectors/channel/handshake-classical.json");
@@ -124,7 +124,15 @@ fn every_key_of_the_tree() {
 
     let store: StoreKey = space.store_key();
     assert_eq!(store.0.bytes()[..], unhex(&derived(&v, "store sqlcipher")["out"]));
-    let files: FileWrapKey = space.file_wrap_key();
+    let old: FileWrapKey = space.file_wrap_key();
+    assert_eq!(old.0.bytes()[..], unhex(&derived(&v, "file wrap")["out"]));
+    let (bytes, context, inner, _) = open("space data");
+    let data: DataKey = space.unwrap_data(&bytes, &context).unwrap();
+    assert_eq!(data.0.bytes()[..], inner);
+    let (place, sealed) = (unhex(&v["value"]["place"]), unhex(&v["value"]["sealed"]));
+    assert_eq!(data.open_value(&place, &sealed).unwrap(), unhex(&v["value"]["value"]));
+    assert!(data.open_value(b"elsewhere", &sealed).is_err());
+    let files: FileWrapKey = data.file_wrap_key();
     let (bytes, context, inner, _) = open("space file");
     let file: FileKey = files.unwrap_file(&bytes, &context).unwrap();
     assert_eq!(file.0.bytes()[..], inner);

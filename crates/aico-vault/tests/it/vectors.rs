@@ -279,6 +279,7 @@ fn keys() -> Value {
     let space: [u8; 16] = fixed("owner's space id");
     let place = [secrets.vault.as_slice(), &space, &0u32.to_be_bytes()].concat();
     let (owner, log): ([u8; 32], [u8; 32]) = (fixed("owner's space key"), fixed("log key"));
+    let data: [u8; 32] = fixed("data key");
     let derive = |of: &str, key: &[u8], label: &str, context: &[u8], bytes: usize| json!({ "of": of, "key": hex(key), "label": label, "context": hex(context), "out": hex(&kdf(key, label, context, bytes)) });
     let wrapped = |as_role: &str, key: &[u8], context: &[u8], inner: &[u8]| {
         let nonce = format!("{as_role} nonce");
@@ -296,7 +297,9 @@ fn keys() -> Value {
             derive("the header's authenticator", &secrets.root, "vault header", b"", 32),
             derive("the device's identity", &secrets.root, "identity seal", b"", 32),
             derive("SQLCipher's raw key", &owner, "store sqlcipher", b"", 32),
-            derive("what wraps file keys", &owner, "file wrap", b"", 32),
+            derive("what wraps file keys of older programs", &owner, "file wrap", b"", 32),
+            derive("what seals values in the database", &data, "data value", b"", 32),
+            derive("what wraps file keys", &data, "data file wrap", b"", 32),
             derive("sealing audit entries", &log, "log seal", b"", 32),
             derive("signing audit heads, an Ed25519 seed", &log, "log signer", b"", 32),
             derive("signing grants, an Ed25519 seed", &fixed::<32>("grant key"), "grant signer", b"", 32),
@@ -310,8 +313,14 @@ fn keys() -> Value {
             wrapped("space grant", &secrets.space, &named("grant"), &fixed::<32>("grant key")),
             wrapped("space pseudonym", &secrets.space, &named("pseudonym"), &fixed::<32>("pseudonym key")),
             wrapped("space locked", &secrets.space, &named("locked"), &locked),
-            wrapped("space file", &kdf(&owner, "file wrap", b"", 32), &fixed::<16>("file id"), &fixed::<32>("file key")),
+            wrapped("space data", &owner, &[secrets.vault.as_slice(), &space, &fixed::<16>("data key id")].concat(), &data),
+            wrapped("space file", &kdf(&data, "data file wrap", b"", 32), &fixed::<16>("file id"), &fixed::<32>("file key")),
         ],
+        "value": {
+            "place": hex(&[space.as_slice(), b"notes/a"].concat()),
+            "value": hex(b"a value"),
+            "sealed": hex(&seal(&kdf(&data, "data value", b"", 32), &fixed("value nonce"), &[space.as_slice(), b"notes/a"].concat(), b"a value")),
+        },
         "identity": {
             "seed": hex(&fixed::<32>("device identity")),
             "sealed": hex(&seal(&kdf(&secrets.root, "identity seal", b"", 32), &fixed("identity nonce"), b"device identity",
