@@ -4,6 +4,7 @@ mod service;
 
 use std::path::PathBuf;
 
+use aico_crypto::{MAX_SHARES, Split};
 use clap::{Parser, Subcommand};
 
 pub(crate) use service::ServiceCommand;
@@ -259,9 +260,20 @@ pub(crate) enum SecurityCommand {
         json: bool,
     },
     /// Make a recovery code on the terminal; it is in force once two of its words are typed back
-    Recovery,
+    Recovery {
+        /// Split it into N shares, any K of which restore it: 2 ≤ K ≤ N ≤ 16
+        #[arg(long, value_name = "K/N", value_parser = split)]
+        split: Option<Split>,
+        /// Write a page to print to FILE; with --split a folder with a page for each share. It holds the secret
+        #[arg(long, value_name = "FILE")]
+        kit: Option<PathBuf>,
+    },
     /// Set a new password with the recovery code
-    Recover,
+    Recover {
+        /// Ask for shares of the code instead
+        #[arg(long)]
+        shares: bool,
+    },
     /// Show the owner's session at this terminal
     Session {
         /// Print JSON
@@ -310,6 +322,13 @@ pub(crate) enum ConfigCommand {
     Accept,
     /// Print the JSON schema, for editors
     Schema,
+}
+
+/// `K/N`
+fn split(text: &str) -> Result<Split, String> {
+    let numbers = text.split_once('/').and_then(|(k, n)| Some((k.parse().ok()?, n.parse().ok()?)));
+    let split = numbers.and_then(|(threshold, count)| Split::new(threshold, count));
+    split.ok_or_else(|| format!("`3/5`, say: three of five shares restore the code; 2 to {MAX_SHARES}"))
 }
 
 impl Args {

@@ -46,6 +46,8 @@ pub(crate) enum Error {
     WorkerDied(String),
     #[error(transparent)]
     Service(#[from] ServiceError),
+    #[error(transparent)]
+    Share(#[from] aico_crypto::ShareFault),
     #[error("the result does not encode as JSON")]
     Json(#[from] serde_json::Error),
 }
@@ -91,7 +93,7 @@ impl Error {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Backend(aico_backend::Error::Config { .. }) => 2,
-            Self::NoTerminal(_) => 6,
+            Self::NoTerminal(_) | Self::Share(_) => 6,
             Self::Worker(code) => *code,
             Self::Service(error) => error.exit_code(),
             Self::Vault(VaultError::WrongPassword) => 6,

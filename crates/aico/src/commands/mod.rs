@@ -10,6 +10,7 @@ mod file;
 mod forget;
 mod identity;
 mod import;
+mod kit;
 mod lock;
 mod reset;
 mod security;

@@ -17,6 +17,7 @@ mod flood;
 mod hardening;
 mod home;
 mod keys;
+mod kit;
 mod layers;
 mod lock;
 mod migrate;
