@@ -75,6 +75,9 @@ pub(crate) enum Command {
     /// Keep and read data
     #[command(subcommand)]
     Data(DataCommand),
+    /// Bring over what other programs keep
+    #[command(subcommand)]
+    Import(ImportCommand),
     /// Read and verify the audit log
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -122,6 +125,20 @@ pub(crate) enum ForgetCommand {
     Category { name: String },
     /// Forget everything that is stored; devices, identities and the audit log stay
     Space,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImportCommand {
+    /// Store every row of a SQLite database, and compare it with what was stored
+    Sqlite {
+        file: PathBuf,
+        /// Store it as CATEGORY/<table>.jsonl; the file's name without its ending otherwise
+        #[arg(long, value_name = "CATEGORY")]
+        under: Option<String>,
+        /// Remove the database once all of it was verified
+        #[arg(long)]
+        remove_source: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -13,9 +13,10 @@ const LADDER: &[(&str, &[&str])] = &[
     ("aico-vault", &["aico-crypto", "aico-policy", "aico-ffi-sqlcipher"]),
     ("aico-net", &["aico-crypto", "aico-proto"]),
     ("aico-backend", &["aico-crypto", "aico-proto", "aico-policy", "aico-vault", "aico-net"]),
-    ("aico", &["aico-crypto", "aico-proto", "aico-vault", "aico-net", "aico-backend"]),
+    ("aico", &["aico-crypto", "aico-ffi-reader", "aico-proto", "aico-vault", "aico-net", "aico-backend"]),
     ("aico-fuzz-targets", &["aico-crypto", "aico-proto", "aico-policy", "aico-vault", "aico-net", "aico-backend"]),
     ("aico-ffi-memory", &[]),
+    ("aico-ffi-reader", &[]),
     ("aico-ffi-sqlcipher", &[]),
 ];
 

@@ -16,6 +16,7 @@ mod export;
 mod flood;
 mod hardening;
 mod home;
+mod import;
 mod keys;
 mod kit;
 mod layers;
