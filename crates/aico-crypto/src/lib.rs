@@ -25,6 +25,7 @@ mod identity;
 mod kdf;
 mod kx;
 mod label;
+mod python;
 mod random;
 mod recovery;
 mod secret;
@@ -50,6 +51,7 @@ pub use kx::{
     SharedKemSecret, X25519_BYTES,
 };
 pub use label::{ALL_LABELS, Label, SignatureLabel};
+pub use python::{PythonFiles, PythonMaster, PythonPages, PythonPurpose};
 pub use random::{OsRandom, Random};
 pub use recovery::{RECOVERY_WORDS, RecoveryCode};
 pub use secret::Secret;

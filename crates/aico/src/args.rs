@@ -139,6 +139,19 @@ pub(crate) enum ImportCommand {
         #[arg(long)]
         remove_source: bool,
     },
+    /// Store the database and the encrypted files of a Python AICO's data folder
+    Aico {
+        dir: PathBuf,
+        /// Store them as CATEGORY/…
+        #[arg(long, value_name = "CATEGORY", default_value = "aico")]
+        under: String,
+        /// Ask for its password, which this salt belongs to, instead of looking into the keyring
+        #[arg(long, value_name = "DIGITS")]
+        salt: Option<String>,
+        /// Remove the database and the files that were imported once all of them were verified
+        #[arg(long)]
+        remove_source: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

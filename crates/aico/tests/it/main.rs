@@ -24,6 +24,7 @@ mod lock;
 mod migrate;
 mod owner;
 mod pty;
+mod python_aico;
 mod rotate;
 mod sealed;
 mod service;

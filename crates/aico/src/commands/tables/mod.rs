@@ -1,6 +1,7 @@
 //! `aico import`: databases of other programs, row by row (`docs/manual/import.md`).
 
 mod pipe;
+mod python;
 mod row;
 mod schema;
 mod source;
@@ -13,15 +14,16 @@ use aico_ffi_reader::{Database, Source};
 use aico_net::{Client, Error as NetError};
 use aico_proto::message::{ListAnswer, Request};
 use rusqlite::{ErrorCode, ffi};
+use zeroize::Zeroizing;
 
 use crate::args::ImportCommand;
 use crate::commands::finish;
 use crate::error::Error;
 use crate::owner::Owner;
-use crate::places::connect;
+use crate::places::{connect, places};
 use crate::ui;
 use schema::{MAX_ROW_BYTES, Schema, Table};
-use source::Files;
+use source::{Files, Kept};
 
 /// Longest line of a value that is read back: a row of control characters, each as six.
 const MAX_LINE_BYTES: u64 = 7 * MAX_ROW_BYTES as u64;
@@ -45,6 +47,18 @@ pub(crate) enum Trouble {
     RowSize(String, u64),
     #[error("what was stored of table `{}` differs at row {} from what is in the database now", ui::printable(.0), .1)]
     Differs(String, u64),
+    #[error("`{}` is not there or has not 16 bytes: without it there is no key", .0.display())]
+    NoSalt(PathBuf),
+    #[error("the keyring does not give the key of a Python AICO: {0}")]
+    NoKey(String),
+    #[error("the key does not open `{}`: it, the password or the salt is another one's", .0.display())]
+    WrongKey(PathBuf),
+    #[error("`{}` is not what a Python AICO wrote with this key", .0.display())]
+    FileDamaged(PathBuf),
+    #[error("`{}` has more than 512 MiB, and would have to be authenticated as a whole", .0.display())]
+    FileSize(PathBuf),
+    #[error("what was stored of `{}` differs from what is there", .0.display())]
+    FileDiffers(PathBuf),
     #[error("`{}` cannot be read", .0.display())]
     Read(PathBuf, #[source] rusqlite::Error),
 }
@@ -86,7 +100,15 @@ impl Trouble {
             Self::Unfinished(_) => {
                 "start the program that wrote it once, or run `sqlite3 FILE .tables`: that undoes it"
             }
-            Self::Changed(_) | Self::Differs(..) => {
+            Self::NoSalt(_) => "restore it from a backup of the folder",
+            Self::NoKey(_) => {
+                "run it in the session whose keyring the Python AICO used; or with `--salt DIGITS`, its keyring entry `salt`, and its password"
+            }
+            Self::WrongKey(_) => "is this the folder that belongs to the keyring or password?",
+            Self::FileDamaged(_) | Self::FileSize(_) => {
+                "move the file elsewhere to import the rest; nothing was removed"
+            }
+            Self::FileDiffers(_) | Self::Changed(_) | Self::Differs(..) => {
                 "stop the program that uses it and import again: the values are replaced"
             }
             Self::RowSize(..) | Self::Name(_) | Self::Read(..) => return None,
@@ -105,10 +127,53 @@ pub(crate) async fn import(command: ImportCommand, owner: Owner) -> Result<(), E
             let mut import = Import::begin(owner, category).await?;
             let done = import.database(files.clone(), files.path()).await?;
             import.end(&done).await?;
-            files.check_unchanged()?;
-            leave_or_remove(files, remove_source)
+            let files = Arc::into_inner(files).ok_or_else(still_read)?;
+            leave_or_remove(files, Vec::new(), remove_source, "unencrypted")
+        }
+        ImportCommand::Aico { dir, under, salt, remove_source } => {
+            python_aico(owner, &dir, under, salt.as_deref(), remove_source).await
         }
     }
+}
+
+async fn python_aico(
+    mut owner: Owner,
+    dir: &Path,
+    under: String,
+    salt: Option<&str>,
+    remove_source: bool,
+) -> Result<(), Error> {
+    let folder = python::Folder::open(dir)?;
+    let bus = places()?.bus;
+    let master = tokio::task::block_in_place(|| python::master(bus, &mut owner, salt))?;
+    let unlocked = folder.unlock(&master)?;
+    let (files, others) = python::encrypted(&unlocked.root)?;
+    let mut import = Import::begin(owner, under).await?;
+    let (root, mut kept) = (unlocked.root, vec![unlocked.salt_file]);
+    let database = Arc::new(unlocked.database);
+    let path = database.files.path().to_owned();
+    let done = import.database(database.clone(), &path).await?;
+    let mut keys = python::FileKeys::of(&master);
+    for file in &files {
+        kept.push(Kept::of(file).map_err(|error| Error::io(format!("open {}", file.display()), error))?);
+        let content = tokio::task::block_in_place(|| keys.open(file))?;
+        import.file(&root, file, &content).await?;
+    }
+    if !files.is_empty() {
+        ui::line(&format!("{} encrypted files imported and verified", files.len()));
+    }
+    if others > 0 {
+        ui::line(&format!(
+            "{others} other files of the folder are not encrypted, and stay: `aico data import` takes them"
+        ));
+    }
+    import.end(&done).await?;
+    let database = Arc::into_inner(database).ok_or_else(still_read)?;
+    leave_or_remove(database.files, kept, remove_source, "under its old key")
+}
+
+fn still_read() -> Error {
+    Error::Usage("the source is still being read".to_owned())
 }
 
 /// The name of the file without its ending.
@@ -117,14 +182,17 @@ fn category_of(file: &Path) -> Result<String, Error> {
     name.ok_or_else(|| Error::Usage("the file's name must be UTF-8 text; name a category with `--under`".to_owned()))
 }
 
-fn leave_or_remove(files: Arc<Files>, remove: bool) -> Result<(), Error> {
+/// The end of an import. What is removed was verified, and is what it was.
+fn leave_or_remove(files: Files, more: Vec<Kept>, remove: bool, state: &str) -> Result<(), Error> {
+    files.check_unchanged()?;
+    more.iter().try_for_each(Kept::check_unchanged)?;
     let shown = ui::printable(&files.path().display().to_string());
     if !remove {
-        ui::error_line(&format!("{shown} is still there, unencrypted; `--remove-source` removes it after an import"));
+        ui::error_line(&format!("{shown} is still there, {state}; `--remove-source` removes it after an import"));
         return Ok(());
     }
-    let files = Arc::into_inner(files).ok_or_else(|| Error::Usage("the source is still being read".to_owned()))?;
     files.remove()?;
+    more.into_iter().try_for_each(Kept::remove)?;
     ui::line(&format!(
         "{shown} is removed; what a disk has deleted is not wiped, and copies and backups are not touched"
     ));
@@ -197,6 +265,17 @@ impl Import {
             return Err(Trouble::Differs("schema.json".to_owned(), 0).into());
         }
         Ok(done)
+    }
+
+    /// One file of a folder, as it was before it was encrypted.
+    async fn file(&mut self, root: &Path, file: &Path, content: &[u8]) -> Result<(), Error> {
+        let name = file.strip_prefix(root).ok().and_then(Path::to_str);
+        let name = name.ok_or_else(|| Error::Usage(format!("the name of `{}` is not UTF-8 text", file.display())))?;
+        let path = format!("{}/files/{name}", self.category);
+        self.client.put(&path, &mut &*content).await?;
+        let mut back = Zeroizing::new(Vec::with_capacity(content.len()));
+        self.get(&path, &mut *back).await?;
+        if *back == content { Ok(()) } else { Err(Trouble::FileDiffers(file.to_owned()).into()) }
     }
 
     /// One table: stored, read back, and compared with the rows as they are read again.

@@ -93,6 +93,25 @@ impl Files {
     }
 }
 
+/// One more file of a source.
+#[derive(Debug)]
+pub(crate) struct Kept(PathBuf, Option<Stamp>);
+
+impl Kept {
+    pub(crate) fn of(path: &Path) -> io::Result<Self> {
+        fs::metadata(path)?;
+        Ok(Self(path.to_owned(), stamp(path)))
+    }
+
+    pub(crate) fn check_unchanged(&self) -> Result<(), Error> {
+        if stamp(&self.0) == self.1 { Ok(()) } else { Err(Trouble::Changed(self.0.clone()).into()) }
+    }
+
+    pub(crate) fn remove(self) -> Result<(), Error> {
+        fs::remove_file(&self.0).map_err(|error| Error::io(format!("remove {}", self.0.display()), error))
+    }
+}
+
 impl Source for Files {
     fn read(&self, part: Part, offset: u64, out: &mut [u8]) -> io::Result<usize> {
         let Some(file) = self.file(part) else { return Ok(0) };
@@ -121,10 +140,11 @@ fn beside(path: &Path, end: &str) -> PathBuf {
 
 /// Of the database, its log and its journal; the index of a log is no content.
 fn stamps(path: &Path) -> Vec<Option<Stamp>> {
-    let stamp = |path: PathBuf| {
-        let found = fs::metadata(path).ok()?;
-        let times = [found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec()];
-        Some(Stamp(times, found.dev(), found.ino(), found.len()))
-    };
-    ["", "-wal", "-journal"].map(|end| stamp(beside(path, end))).to_vec()
+    ["", "-wal", "-journal"].map(|end| stamp(&beside(path, end))).to_vec()
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let found = fs::metadata(path).ok()?;
+    let times = [found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec()];
+    Some(Stamp(times, found.dev(), found.ino(), found.len()))
 }
