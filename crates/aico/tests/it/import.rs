@@ -287,17 +287,17 @@ fn any_length_takes_the_same_memory_and_a_row_has_a_limit() {
         &home,
         "long",
         "PRAGMA synchronous=off; PRAGMA journal_mode=off; CREATE TABLE t(a);
-         WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n WHERE i < 400)
+         WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n WHERE i < 600)
          INSERT INTO t SELECT zeroblob(1000000) FROM n;",
     );
-    let line = format!("ulimit -v 340000; exec \"$0\" import sqlite {}", path(&source));
+    let line = format!("ulimit -v 500000; exec \"$0\" import sqlite {}", path(&source));
     let base = home.command(&[]);
     let mut limited = std::process::Command::new("bash");
     limited.env_clear().envs(base.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let begun = Instant::now();
     let output = limited.arg("-c").arg(line).arg(base.get_program()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    println!("400 MB in {:?}", begun.elapsed());
+    println!("600 MB in {:?}", begun.elapsed());
     let source = database(
         &home,
         "wide",
