@@ -14,8 +14,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from recovery_shares import Share, restore, spell
+from vault_header import Header
+
 HERE = Path(__file__).resolve().parent
-TESTS = ["test_reference", "test_audit", "test_vault", "test_sealed", "test_live.Running"]
+TESTS = ["test_reference", "test_audit", "test_vault", "test_sealed", "test_shares", "test_live.Running"]
 CONFIGURATION = """security:
   transport: {padding: padme}
   components: {backend: {listen_address: "127.0.0.1:0"}}
@@ -59,26 +62,28 @@ class Trial:
         self.run("identity", "approve", waiting.stdout.readline().strip(), passwords=(OLD,))
         assert waiting.communicate(timeout=30)[0].strip() == "enrolled"
 
-    def recovery_code(self) -> str:
-        """Has a code made, on a terminal: it types two of the words back, and the password."""
+    def recovery(self, *options: str) -> list[str]:
+        """Has a code or its shares made, on a terminal: it types back the words that are asked for, and the password."""
         process, terminal = pty.fork()
         if process == 0:
-            os.execve(self.aico, [self.aico, "security", "recovery"], self.env)
-        words, said, deadline = {}, "", time.monotonic() + 60
+            os.execve(self.aico, [self.aico, "security", "recovery", *options], self.env)
+        papers, words, said, deadline = {}, {}, "", time.monotonic() + 60
         while time.monotonic() < deadline and select.select([terminal], [], [], 60)[0]:
             try:
                 said += os.read(terminal, 4096).decode()
             except OSError:
                 break  # it has ended
             words |= {int(number): word for number, word in re.findall(r"(\d+)\. ([a-z]+)", said)}
-            asked = re.search(r"(?:word (\d+)|[Pp]assword)[^\n]*: ?$", said)
+            asked = re.search(r"(?:word (\d+) of ([a-z0-9 ]+)|[Pp]assword)[^\n]*: ?$", said)
             if asked:
+                if asked[2]:
+                    papers[asked[2]] = " ".join(word for _, word in sorted(words.items()))
                 time.sleep(0.2)  # for the terminal to stop its echo
                 os.write(terminal, (words[int(asked[1])] if asked[1] else OLD).encode() + b"\n")
                 said = ""
         _, status = os.waitpid(process, 0)
-        assert status == 0 and len(words) == 15, f"no recovery code: {said}"
-        return " ".join(words[number] for number in range(1, 16))
+        assert status == 0, f"no recovery code: {said}"
+        return list(papers.values())
 
     def tests(self, names: list[str], **known: object) -> int:
         live = os.environ | {f"AICO_LIVE_{name}": str(value) for name, value in known.items()}
@@ -93,7 +98,10 @@ def main() -> int:
             trial.run("security", "setup", passwords=(OLD,))
             identity, cli = Path(root, "python.key"), trial.keys / "clients" / "cli.key"
             trial.enrol(identity)
-            code = trial.recovery_code()
+            (code,) = trial.recovery()
+            Header.parse((trial.home / "vault.aico").read_bytes()).with_recovery_code(code)
+            shares = [Share.read(words) for words in trial.recovery("--split", "2/3")]
+            code = spell(restore([shares[2], shares[0]]), 15, "recovery check")
             known = {"HOME": trial.home, "KEYS": trial.keys, "IDENTITY": identity, "CLI": cli, "TCP": tcp, "HEAD": Path(root, "head")}
             known |= {"OLD": OLD, "NEW": NEW, "CODE": code}
             (Path(root, "before")).write_bytes((trial.home / "vault.aico").read_bytes())

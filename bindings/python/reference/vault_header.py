@@ -30,7 +30,7 @@ KEY_FILE, SECRET_SERVICE, PASSWORD, RECOVERY_CODE = 1, 2, 3, 4
 KINDS = {KEY_FILE: "key-file", SECRET_SERVICE: "secret-service", PASSWORD: "password", RECOVERY_CODE: "recovery-code"}
 RESERVED = {5: "tpm", 6: "systemd-credential"}
 RECOVERY_CONFIRMED, LOCKED = 1, 2
-WORDS, CODE_BITS, CHECK_BITS = 15, 128, 37
+WORDS, CODE_BITS = 15, 128
 
 
 class HeaderError(Exception):
@@ -262,20 +262,26 @@ def word_list() -> tuple[str, ...]:
     return tuple(resources.files("mnemonic").joinpath("wordlist/english.txt").read_text().split())
 
 
-def recovery_code(text: str) -> bytes:
-    """The 128 bits of 15 words; of each word four letters are enough."""
-    need(len(text) <= MAX_TEXT, "too long for a recovery code", BadInput)
+def read_words(text: str, count: int, size: int, label: str) -> bytes:
+    """The bytes in so many words, behind which a checksum fills the last of them; of each word four letters are enough."""
+    need(len(text) <= MAX_TEXT, "too long for these words", BadInput)
     found = re.findall(r"[^\W\d_]+", text.lower())
-    need(len(found) == WORDS, f"{len(found)} words instead of {WORDS}", BadInput)
+    need(len(found) == count, f"{len(found)} words instead of {count}", BadInput)
     by_four, value = {word[:4]: (index, word) for index, word in enumerate(word_list())}, 0
     for at, given in enumerate(found, 1):
         index, word = by_four.get(given[:4], (0, ""))
         need(word.startswith(given), f"word {at} is not in the list", BadInput)
         value = value << 11 | index
-    code = (value >> CHECK_BITS).to_bytes(CODE_BITS // 8)
-    check = int.from_bytes(kdf(code, "recovery check", b"", 5)) >> 40 - CHECK_BITS
-    need(value & (1 << CHECK_BITS) - 1 == check, "a word is wrong: the checksum of the code does not hold", BadInput)
-    return code
+    bits = 11 * count - 8 * size
+    data = (value >> bits).to_bytes(size)
+    check = int.from_bytes(kdf(data, label, b"", 5)) >> 40 - bits
+    need(value & (1 << bits) - 1 == check, "a word is wrong: the checksum does not hold", BadInput)
+    return data
+
+
+def recovery_code(text: str) -> bytes:
+    """The 128 bits of 15 words."""
+    return read_words(text, WORDS, CODE_BITS // 8, "recovery check")
 
 
 def read_private(path: Path) -> str:

@@ -46,6 +46,7 @@ labels! {
     SLOT_VOUCH = "slot vouch";
     RECOVERY_SLOT = "recovery slot";
     RECOVERY_CHECK = "recovery check";
+    SHARE_CHECK = "share check";
     HEADER = "vault header";
     IDENTITY_SEAL = "identity seal";
     STORE_SQLCIPHER = "store sqlcipher";

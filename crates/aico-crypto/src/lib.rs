@@ -25,9 +25,11 @@ mod identity;
 mod kdf;
 mod kx;
 mod label;
+mod python;
 mod random;
 mod recovery;
 mod secret;
+mod share;
 mod sign;
 #[cfg(test)]
 mod standards;
@@ -36,6 +38,7 @@ mod stretch;
 mod tree;
 #[cfg(test)]
 mod vectors;
+mod words;
 mod wrap;
 
 pub use aead::{NONCE_BYTES, RecordKey, TAG_BYTES, TrafficKey};
@@ -48,9 +51,11 @@ pub use kx::{
     SharedKemSecret, X25519_BYTES,
 };
 pub use label::{ALL_LABELS, Label, SignatureLabel};
+pub use python::{PythonFiles, PythonMaster, PythonPages, PythonPurpose};
 pub use random::{OsRandom, Random};
-pub use recovery::{RECOVERY_WORDS, RecoveryCode, WordFault};
+pub use recovery::{RECOVERY_WORDS, RecoveryCode};
 pub use secret::Secret;
+pub use share::{Gathering, MAX_SHARES, SHARE_WORDS, Share, ShareFault, Split};
 pub use sign::{PUBLIC_KEY_BYTES, PublicKey, SIGNATURE_BYTES, Signature};
 pub use stream::{CHUNK_BYTES, ChunkCipher, SEALED_CHUNK_BYTES};
 pub use stretch::{MAX_PASSWORD_BYTES, Password, SALT_BYTES, STRETCH_COST_BYTES, StretchCost};
@@ -58,4 +63,5 @@ pub use tree::{
     DataKey, FileKey, FileWrapKey, GrantKey, HeaderKey, IdentitySealKey, LockedKey, LogKey, LogSealKey, PseudonymKey,
     RootKey, SEALED_ROOT_BYTES, SealedFileKey, SlotKey, SlotSecret, SpaceKey, StoreKey, VouchKey, seal_root_to_slot,
 };
+pub use words::WordFault;
 pub use wrap::{SEALED_OVERHEAD_BYTES, WRAPPED_BYTES};

@@ -113,16 +113,20 @@ impl Password {
     }
 
     fn stretched(&self, salt: &[u8; SALT_BYTES], cost: StretchCost) -> Result<Secret<32>, Error> {
-        let memory_kib = cost.memory_mib.checked_mul(1024).ok_or(Error::Memory)?;
-        let params = Params::new(memory_kib, cost.passes, cost.lanes, Some(32)).map_err(|_| WHAT)?;
-        let mut arena = Arena::of(params.block_count())?;
-        let mut secret = Secret::<32>::zero();
-        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-        let done = argon2.hash_password_into_with_memory(self.0.as_bytes(), salt, secret.bytes_mut(), &mut arena.0);
-        wipe_stack();
-        done.map_err(|_| Error::Failed)?;
-        Ok(secret)
+        stretch(self.0.as_bytes(), salt, cost)
     }
+}
+
+pub(crate) fn stretch(password: &[u8], salt: &[u8; SALT_BYTES], cost: StretchCost) -> Result<Secret<32>, Error> {
+    let memory_kib = cost.memory_mib.checked_mul(1024).ok_or(Error::Memory)?;
+    let params = Params::new(memory_kib, cost.passes, cost.lanes, Some(32)).map_err(|_| WHAT)?;
+    let mut arena = Arena::of(params.block_count())?;
+    let mut secret = Secret::<32>::zero();
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    let done = argon2.hash_password_into_with_memory(password, salt, secret.bytes_mut(), &mut arena.0);
+    wipe_stack();
+    done.map_err(|_| Error::Failed)?;
+    Ok(secret)
 }
 
 /// Argon2's working memory: the library does not wipe its own.

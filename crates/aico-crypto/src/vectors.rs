@@ -6,14 +6,15 @@ use crate::aead::{open_random, open_with};
 use crate::kdf::HandshakeSecret;
 use crate::{
     ChannelKey, ComponentKind, DataKey, EncapsulationKey, EphemeralSecret, Error, FileKey, FileWrapKey, Fingerprint,
-    GrantKey, HeaderKey, IdentitySecret, KemSecret, LockedKey, LogKey, Name, OsRandom, Password, Psk, PublicKey,
-    RecoveryCode, RootKey, Secret, SignatureLabel, SlotSecret, SpaceKey, StoreKey, TranscriptHash, WordFault, digest,
-    handshake_mac, sha256,
+    Gathering, GrantKey, HeaderKey, IdentitySecret, KemSecret, LockedKey, LogKey, Name, OsRandom, Password, Psk,
+    PublicKey, RecoveryCode, RootKey, Secret, Share, SignatureLabel, SlotSecret, SpaceKey, StoreKey, TranscriptHash,
+    WordFault, digest, handshake_mac, sha256,
 };
 
 const CLASSICAL: &str = include_str!("../../../testvectors/channel/handshake-classical.json");
 const HYBRID: &str = include_str!("../../../testvectors/channel/handshake-hybrid.json");
 const KEYS: &str = include_str!("../../../testvectors/vault/keys.json");
+const SHARES: &str = include_str!("../../../testvectors/vault/recovery-shares.json");
 
 fn read(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
@@ -183,6 +184,37 @@ fn what_a_person_holds() {
     let cost = crate::StretchCost::decode(cost.map(u32::to_be_bytes).as_flattened().try_into().unwrap()).unwrap();
     let stretched = password.stretch(unhex(&v["password"]["salt"])[..].try_into().unwrap(), cost).unwrap();
     assert_eq!(stretched.0.bytes()[..], unhex(&v["password"]["slot_secret"]));
+}
+
+#[test]
+fn shares_of_a_recovery_code() {
+    let v = read(SHARES);
+    let text = |words: &Value| words.as_str().unwrap().to_owned();
+    for split in v["splits"].as_array().unwrap() {
+        let written = split["shares"].as_array().unwrap();
+        let read = |at: usize| Share::parse(&text(&written[at]["words"])).unwrap();
+        let threshold = split["threshold"].as_u64().unwrap() as usize;
+        for from in 0..written.len() {
+            let share = read(from);
+            assert_eq!(
+                (u64::from(share.index()), usize::from(share.threshold()), u64::from(share.set())),
+                (from as u64 + 1, threshold, split["set"].as_u64().unwrap())
+            );
+            assert_eq!(share.hazmat_share_words(|words| words.join(" ")), text(&written[from]["words"]));
+            let mut gathering = Gathering::default();
+            for n in 0..threshold {
+                gathering.add(read((from + n) % written.len())).unwrap();
+            }
+            let code = gathering.restore().unwrap();
+            assert_eq!(code.hazmat_words(|words| words.join(" ")), text(&v["code_words"]));
+        }
+    }
+    for refused in v["refused"].as_array().unwrap() {
+        let mut gathering = Gathering::default();
+        let mut words = refused["shares"].as_array().unwrap().iter();
+        let taken = words.try_for_each(|words| gathering.add(Share::parse(&text(words))?).map(drop));
+        assert!(taken.and_then(|()| gathering.restore().map(drop)).is_err(), "{}", refused["reason"]);
+    }
 }
 
 #[test]

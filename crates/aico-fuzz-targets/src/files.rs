@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use aico_backend::config::Config;
-use aico_crypto::{GrantKey, LogKey, OsRandom, RecoveryCode};
+use aico_crypto::{GrantKey, LogKey, OsRandom, RecoveryCode, Share};
 use aico_policy::SignedGrant;
 use aico_vault::audit::{AuditLog, Expectations, LogId, verify};
 use aico_vault::{Header, LockedLog, SlotId};
@@ -158,6 +158,16 @@ pub fn grant(data: &[u8]) {
     let _grant = signed.verify(&key.public().unwrap());
     let other = GrantKey::make(&OsRandom).unwrap().public().unwrap();
     assert!(signed.verify(&other).is_err(), "a grant of another key");
+}
+
+/// A share of one as a person types it.
+pub fn share_words(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(share) = Share::parse(text) {
+        assert!(share.threshold() >= 2 && (1..=16).contains(&share.index()) && share.set() < 1 << 20);
+        let words = share.hazmat_share_words(|words| words.join(" "));
+        assert!(Share::parse(&words).is_ok());
+    }
 }
 
 /// A recovery code as a person types it.

@@ -8,7 +8,7 @@ mod edits;
 mod files;
 mod wire;
 
-pub use files::{config, grant, header, identity_file, locked_log, log, recovery_words, sealed_file};
+pub use files::{config, grant, header, identity_file, locked_log, log, recovery_words, sealed_file, share_words};
 pub use wire::{channel, control, handshake, hello, message, record, reply};
 
 /// A target: its name, which is that of its corpus, and its function.
@@ -31,4 +31,5 @@ pub const TARGETS: &[Target] = &[
     ("recovery_words", recovery_words),
     ("reply", reply),
     ("sealed_file", sealed_file),
+    ("share_words", share_words),
 ];

@@ -4,6 +4,7 @@ mod service;
 
 use std::path::PathBuf;
 
+use aico_crypto::{MAX_SHARES, Split};
 use clap::{Parser, Subcommand};
 
 pub(crate) use service::ServiceCommand;
@@ -77,6 +78,9 @@ pub(crate) enum Command {
     /// Keep and read data
     #[command(subcommand)]
     Data(DataCommand),
+    /// Bring over what other programs keep
+    #[command(subcommand)]
+    Import(ImportCommand),
     /// Read and verify the audit log
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -137,6 +141,33 @@ pub(crate) enum ForgetCommand {
     Category { name: String },
     /// Forget everything that is stored; devices, identities and the audit log stay
     Space,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImportCommand {
+    /// Store every row of a SQLite database, and compare it with what was stored
+    Sqlite {
+        file: PathBuf,
+        /// Store it as CATEGORY/<table>.jsonl; the file's name without its ending otherwise
+        #[arg(long, value_name = "CATEGORY")]
+        under: Option<String>,
+        /// Remove the database once all of it was verified
+        #[arg(long)]
+        remove_source: bool,
+    },
+    /// Store the database and the encrypted files of a Python AICO's data folder
+    Aico {
+        dir: PathBuf,
+        /// Store them as CATEGORY/…
+        #[arg(long, value_name = "CATEGORY", default_value = "aico")]
+        under: String,
+        /// Ask for its password, which this salt belongs to, instead of looking into the keyring
+        #[arg(long, value_name = "DIGITS")]
+        salt: Option<String>,
+        /// Remove the database and the files that were imported once all of them were verified
+        #[arg(long)]
+        remove_source: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -275,9 +306,20 @@ pub(crate) enum SecurityCommand {
         json: bool,
     },
     /// Make a recovery code on the terminal; it is in force once two of its words are typed back
-    Recovery,
+    Recovery {
+        /// Split it into N shares, any K of which restore it: 2 ≤ K ≤ N ≤ 16
+        #[arg(long, value_name = "K/N", value_parser = split)]
+        split: Option<Split>,
+        /// Write a page to print to FILE; with --split a folder with a page for each share. It holds the secret
+        #[arg(long, value_name = "FILE")]
+        kit: Option<PathBuf>,
+    },
     /// Set a new password with the recovery code
-    Recover,
+    Recover {
+        /// Ask for shares of the code instead
+        #[arg(long)]
+        shares: bool,
+    },
     /// Show the owner's session at this terminal
     Session {
         /// Print JSON
@@ -326,6 +368,13 @@ pub(crate) enum ConfigCommand {
     Accept,
     /// Print the JSON schema, for editors
     Schema,
+}
+
+/// `K/N`
+fn split(text: &str) -> Result<Split, String> {
+    let numbers = text.split_once('/').and_then(|(k, n)| Some((k.parse().ok()?, n.parse().ok()?)));
+    let split = numbers.and_then(|(threshold, count)| Split::new(threshold, count));
+    split.ok_or_else(|| format!("`3/5`, say: three of five shares restore the code; 2 to {MAX_SHARES}"))
 }
 
 impl Args {

@@ -9,6 +9,7 @@ use aico_proto::message::FailureCode;
 use aico_vault::Error as VaultError;
 
 use crate::commands::service::ServiceError;
+use crate::commands::tables::Trouble;
 use crate::ui;
 
 /// Why a command failed.
@@ -46,6 +47,10 @@ pub(crate) enum Error {
     WorkerDied(String),
     #[error(transparent)]
     Service(#[from] ServiceError),
+    #[error(transparent)]
+    Source(#[from] Trouble),
+    #[error(transparent)]
+    Share(#[from] aico_crypto::ShareFault),
     #[error("the result does not encode as JSON")]
     Json(#[from] serde_json::Error),
 }
@@ -91,7 +96,7 @@ impl Error {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Backend(aico_backend::Error::Config { .. }) => 2,
-            Self::NoTerminal(_) => 6,
+            Self::NoTerminal(_) | Self::Share(_) => 6,
             Self::Worker(code) => *code,
             Self::Service(error) => error.exit_code(),
             Self::Vault(VaultError::WrongPassword) => 6,
@@ -131,6 +136,7 @@ impl Error {
             Self::Unwell(_) => "each line above that begins with PROBLEM says what to do",
             Self::Export(_) => "the paths that are named above cannot be files beside the others",
             Self::Service(error) => return error.hint(),
+            Self::Source(trouble) => trouble.hint()?,
             Self::LogNotWhole(_) => "keep a copy of the folder `audit` as it is now: it is the evidence",
             Self::NotAnchored => "start from a vault that opens, or give `--checkpoint FILE`",
             Self::StillRunning => "it may be finishing a long request; `aico status` tells whether it still runs",

@@ -28,6 +28,17 @@ impl SecretService {
         Self { bus }
     }
 
+    /// What another program keeps in the default collection under exactly these attributes, if it is text.
+    pub fn foreign(&self, attributes: &[(&str, &str)]) -> Result<Option<Zeroizing<String>>, Why> {
+        self.run(async |service| {
+            let collection = open_collection(service).await?;
+            let found = collection.search_items(attributes.iter().copied().collect()).await.map_err(why)?;
+            let Some(item) = found.first() else { return Ok(None) };
+            let bytes = Zeroizing::new(item.get_secret().await.map_err(why)?);
+            Ok(std::str::from_utf8(&bytes).ok().map(|text| Zeroizing::new(text.to_owned())))
+        })
+    }
+
     /// Runs `work` on a thread with a runtime of its own, within [`PATIENCE`].
     fn run<T, F>(&self, work: F) -> Result<T, Why>
     where

@@ -1,6 +1,5 @@
 //! A D-Bus session with a gnome-keyring of its own, and a login session's kernel keyring; never the user's.
 
-use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -78,8 +77,13 @@ impl Session {
 
     /// Writes an entry as another program would.
     pub(crate) fn write_entry(&self, vault: &str, slot: &str, content: &[u8]) {
+        self.write(&[("application", "aico"), ("vault", vault), ("slot", slot)], content);
+    }
+
+    /// Writes an entry under any attributes.
+    pub(crate) fn write(&self, attributes: &[(&str, &str)], content: &[u8]) {
         self.on_bus(async |service| {
-            let attributes = HashMap::from([("application", "aico"), ("vault", vault), ("slot", slot)]);
+            let attributes = attributes.iter().copied().collect();
             let collection = service.get_default_collection().await.unwrap();
             collection.create_item("aico", attributes, content, true, "text/plain").await.unwrap();
         });

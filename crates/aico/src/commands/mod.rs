@@ -11,11 +11,13 @@ mod file;
 mod forget;
 mod identity;
 mod import;
+mod kit;
 mod lock;
 mod reset;
 mod security;
 pub(crate) mod service;
 mod status;
+pub(crate) mod tables;
 mod up;
 mod vault;
 
@@ -97,6 +99,7 @@ async fn dispatch(command: Command, owner: Owner, confinement: Confinement) -> R
         Command::Data(command) => data(command, owner).await,
         Command::File(command) => tokio::task::block_in_place(|| file::file(&command, owner)),
         Command::Vault(VaultCommand::Verify { json }) => vault::verify(json, owner),
+        Command::Import(command) => tables::import(command, owner).await,
         Command::Audit(AuditCommand::Tail { count, json }) => audit::tail(count, json).await,
         Command::Audit(AuditCommand::Verify { require_anchor, checkpoint, json }) => {
             audit::verify(require_anchor, checkpoint.as_deref(), json).await

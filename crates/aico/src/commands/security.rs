@@ -1,17 +1,20 @@
 //! `aico security`: what opens the vault, and the owner's session.
 
 use std::io::IsTerminal;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
-use aico_crypto::{OsRandom, RECOVERY_WORDS, Random, RecoveryCode};
+use aico_crypto::{Gathering, OsRandom, Random, RecoveryCode, Share, Split};
 use aico_proto::message::{
     DoneAnswer, KeysAnswer, Proof, Request, RotateAnswer, Sensitive, SessionAnswer, SlotsAnswer, StatusAnswer,
 };
 
 use crate::args::{SecurityCommand, SlotsCommand};
+use crate::commands::kit::{Paper, Target};
 use crate::commands::{finish, lock};
 use crate::error::Error;
 use crate::owner::{self, Owner};
-use crate::places::connect;
+use crate::places::{connect, places};
 use crate::ui;
 
 pub(crate) async fn security(command: SecurityCommand, owner: Owner) -> Result<(), Error> {
@@ -19,8 +22,8 @@ pub(crate) async fn security(command: SecurityCommand, owner: Owner) -> Result<(
         SecurityCommand::Setup => setup(owner).await,
         SecurityCommand::Passwd { rotate } => passwd(owner, rotate).await,
         SecurityCommand::Rotate { json } => rotate(owner, json).await,
-        SecurityCommand::Recovery => recovery(owner).await,
-        SecurityCommand::Recover => recover(owner).await,
+        SecurityCommand::Recovery { split, kit } => recovery(owner, split, kit.as_deref()).await,
+        SecurityCommand::Recover { shares } => recover(owner, shares).await,
         SecurityCommand::Session { json } => session(json).await,
         SecurityCommand::Clear { stored_keys } => clear(owner, stored_keys).await,
         SecurityCommand::Slots(command) => slots(command, owner).await,
@@ -85,64 +88,90 @@ fn tell(done: &KeysAnswer) {
     }
 }
 
-/// Makes a code on the terminal, and nowhere else; its slot exists once two words were typed back.
-async fn recovery(mut owner: Owner) -> Result<(), Error> {
+/// Makes a code on the terminal, and on the pages of a kit, and nowhere else; its slot exists once two words of it, or one
+/// of each of its shares, were typed back.
+async fn recovery(mut owner: Owner, split: Option<Split>, kit: Option<&Path>) -> Result<(), Error> {
     if !owner.has_terminal() || !std::io::stdout().is_terminal() {
         return Err(Error::NoTerminal("a recovery code"));
     }
+    let target = kit.map(Target::new).transpose()?;
     let mut client = connect().await?;
     let status: StatusAnswer = client.ask(&Request::Status { notices: false }).await?;
     if status.recovery_code {
         ui::line("There is a recovery code already. This one takes its place: the old paper opens nothing any more.");
     }
     let code = RecoveryCode::make(&OsRandom).map_err(aico_vault::Error::from)?;
-    let (shown, asked) = (sheet(&code), two_places()?);
-    ui::line(shown.expose());
-    for place in asked {
-        ui::prompt(&format!("Type word {place} of it: "));
-        let typed = Sensitive::new(owner::line()?.trim().to_lowercase());
-        let right = code.hazmat_words(|words| words.get(place - 1).is_some_and(|word| *word == typed.expose()));
-        if !right {
-            let text = "that is not the word; no recovery code was made, write it down and try again";
-            return Err(Error::Usage(text.to_owned()));
+    let papers = match split {
+        None => vec![Paper::of_code(&code)],
+        Some(split) => {
+            let shares = code.split(split, &OsRandom).map_err(aico_vault::Error::from)?;
+            shares.iter().map(|share| Paper::of_share(share, split)).collect()
         }
+    };
+    let written = target.map(|target| target.write(&papers, &vault_name(&status), &today())).transpose()?;
+    if let Some(kit) = kit.filter(|_| written.is_some()) {
+        ui::line(&format!(
+            "To be printed now, and checked against what follows: {}\n",
+            ui::printable(&kit.display().to_string())
+        ));
     }
-    let text = code.hazmat_words(|words| Sensitive::new(words.join(" ")));
+    let words = if split.is_some() { 1 } else { 2 };
+    for paper in &papers {
+        ui::line(paper.sheet().expose());
+        have_typed_back(paper, words)?;
+    }
+    let text = Paper::of_code(&code).words().clone();
     let done: KeysAnswer = owner.ask(&mut client, &Request::KeysRecovery { code: text }, "recovery").await?;
-    ui::line("the recovery code is in force; keep the paper where a fire or a thief of this machine does not reach it");
+    ui::line(match split {
+        None => {
+            "the recovery code is in force; keep the paper where a fire or a thief of this machine does not reach it"
+        }
+        Some(_) => "the recovery code is in force; give each share to somebody else, and keep none beside this machine",
+    });
+    for file in written.map(|written| written.keep()).unwrap_or_default() {
+        ui::line(&format!(
+            "holds the secret, unencrypted: print it, then delete it: {}",
+            ui::printable(&file.display().to_string())
+        ));
+    }
     if done.key_file_retired {
         tell(&done);
     }
     finish(client).await
 }
 
-/// The code as it can be copied or printed.
-fn sheet(code: &RecoveryCode) -> Sensitive {
-    code.hazmat_words(|words| {
-        let mut out = String::from("Recovery code of this AICO vault. Whoever has it can open the vault.\n\n");
-        for (row, chunk) in words.chunks(3).enumerate() {
-            for (column, word) in chunk.iter().enumerate() {
-                out += &format!("  {:>2}. {word:<10}", row * 3 + column + 1);
-            }
-            out.push('\n');
-        }
-        Sensitive::new(out)
-    })
-}
-
-/// Two different places, by chance, so that nobody learns to skip the paper.
-fn two_places() -> Result<[usize; 2], Error> {
+/// Words at different places, by chance, so that nobody learns to skip the paper.
+fn have_typed_back(paper: &Paper, words: usize) -> Result<(), Error> {
     let mut bytes = [0; 2];
     OsRandom.fill(&mut bytes).map_err(aico_vault::Error::from)?;
     let [first, second] = bytes.map(usize::from);
-    let first = first % RECOVERY_WORDS;
-    let second = (first + 1 + second % (RECOVERY_WORDS - 1)) % RECOVERY_WORDS;
-    Ok([first + 1, second + 1])
+    let (first, count) = (first % paper.count(), paper.count());
+    for place in [first, (first + 1 + second % (count - 1)) % count].into_iter().take(words) {
+        ui::prompt(&format!("Type word {} of {}: ", place + 1, paper.name()));
+        let typed = Sensitive::new(owner::line()?.trim().to_lowercase());
+        if !paper.has(typed.expose(), place + 1) {
+            let text = "that is not the word; no recovery code was made, write it down and try again";
+            return Err(Error::Usage(text.to_owned()));
+        }
+    }
+    Ok(())
 }
 
-/// A new password by the recovery code; opens a locked vault on the way.
-async fn recover(mut owner: Owner) -> Result<(), Error> {
-    let code = owner.password("Recovery code (15 words): ")?;
+/// What a kit says it belongs to. The header of a service's vault cannot be read.
+fn vault_name(status: &StatusAnswer) -> String {
+    let header = places().ok().and_then(|places| aico_vault::read_header(&places.home).ok());
+    header.map_or_else(|| format!("vault of {}", status.fingerprint), |header| header.vault().to_string())
+}
+
+fn today() -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let time = ui::time(now.as_millis() as u64);
+    time.split(' ').next().unwrap_or_default().to_owned()
+}
+
+/// A new password by the recovery code or its shares; opens a locked vault on the way.
+async fn recover(mut owner: Owner, shares: bool) -> Result<(), Error> {
+    let code = if shares { gather(&mut owner)? } else { owner.password("Recovery code (15 words): ")? };
     let password = owner.new_password()?;
     let mut client = connect().await?;
     let status: StatusAnswer = client.ask(&Request::Status { notices: false }).await?;
@@ -155,6 +184,20 @@ async fn recover(mut owner: Owner) -> Result<(), Error> {
     ui::line("the new password is set; the recovery code stays good");
     tell(&done);
     finish(client).await
+}
+
+/// Asks for shares until there are enough of them. At a terminal one that is not taken may be typed again.
+fn gather(owner: &mut Owner) -> Result<Sensitive, Error> {
+    let mut gathering = Gathering::default();
+    loop {
+        let typed = owner.password("Share (21 words): ")?;
+        match Share::parse(typed.expose()).and_then(|share| gathering.add(share)) {
+            Ok((there, wanted)) if there == wanted => return Ok(Paper::of_code(&gathering.restore()?).words().clone()),
+            Ok((there, wanted)) => ui::error_line(&format!("{there} of {wanted} so far")),
+            Err(fault) if owner.has_file() => return Err(fault.into()),
+            Err(fault) => ui::error_line(&fault.to_string()),
+        }
+    }
 }
 
 async fn session(json: bool) -> Result<(), Error> {

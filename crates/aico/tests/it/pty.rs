@@ -112,3 +112,11 @@ impl Terminal {
         (status.code().unwrap(), self.shown.lock().unwrap().clone())
     }
 }
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // A shell does not end by itself, and keeps what it has inherited.
+        let _ended_already = self.child.kill();
+        let _ended_already = self.child.wait();
+    }
+}
