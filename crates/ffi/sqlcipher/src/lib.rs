@@ -1,7 +1,6 @@
 //! What `rusqlite` does not wrap of SQLCipher: the key call, aws-lc below it, and a backup that goes on while its source is
 //! written to.
 #![expect(unsafe_code, reason = "a leaf crate around a few C functions")]
-#![cfg_attr(test, expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests"))]
 
 mod provider;
 mod rekey;

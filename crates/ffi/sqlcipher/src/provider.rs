@@ -90,9 +90,10 @@ unsafe extern "C" fn hmac(
     second_bytes: c_int,
     out: *mut c_uchar,
 ) -> c_int {
-    // SAFETY: these two only name a static table.
     let hash = match algorithm {
+        // SAFETY: it only names a static table.
         HMAC_SHA256 => unsafe { aws_lc_sys::EVP_sha256() },
+        // SAFETY: the same.
         HMAC_SHA512 => unsafe { aws_lc_sys::EVP_sha512() },
         _ => {
             let Some((before, _)) = BEFORE.get() else { return SQLITE_ERROR };
