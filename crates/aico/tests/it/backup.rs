@@ -22,6 +22,15 @@ fn check(home: &Home, dir: &Path, code: i32) -> String {
     text
 }
 
+/// Ends the other thread, also when this one fails.
+struct OnDrop<'a>(&'a AtomicBool);
+
+impl Drop for OnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_copy_of_a_vault_in_use_is_whole_and_starts_as_another_device() {
     let home = protected();
@@ -41,10 +50,10 @@ fn a_copy_of_a_vault_in_use_is_whole_and_starts_as_another_device() {
                 }
             }
         });
+        let _ended = OnDrop(&ended);
         for name in ["first", "second", "copy"] {
             copied(&home, name);
         }
-        ended.store(true, Ordering::Relaxed);
         home.root().join("copy")
     });
     assert!(!home.data().join("copy.part").exists());

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::home::{Home, bytes, files};
+use crate::keys::{PASSWORD, passwords, protected};
 
 /// The canary's bytes in every form that is looked for.
 fn forms(canary: &str) -> Vec<Vec<u8>> {
@@ -75,6 +76,39 @@ fn no_canary_in_any_file_and_a_planted_leak_is_found() {
     let named = home.data().join("run").join(&canaries[0]);
     fs::write(&named, "").unwrap();
     assert!(!leaks(&folders, &canaries).is_empty(), "in a name");
+}
+
+/// New keys, a crash in the middle of them, a copy, forgetting: what is made of the data on the way is looked at as well.
+#[test]
+fn no_canary_in_what_is_made_of_the_data() {
+    let mut home = protected();
+    let temporary = home.root().join("temporary");
+    fs::create_dir(&temporary).unwrap();
+    home.down();
+    home.set("TMPDIR", temporary.to_str().unwrap());
+    home.up();
+    let canaries: Vec<String> = (11..=14).map(canary).collect();
+    let large: Vec<u8> = canaries[0].as_bytes().iter().copied().cycle().take(8 << 20).collect();
+    home.put_ok(&format!("notes/{}", canaries[1]), &large);
+    home.put_ok(&format!("conversations/{}/first", canaries[2]), canaries[3].as_bytes());
+    let file = passwords(&home, &[PASSWORD]);
+    let copied = home.root().join("copied");
+    home.ok(&["backup", "copy", copied.to_str().unwrap(), "--password-file", &file]);
+    let folders = [home.data(), home.keys(), temporary, copied];
+    let clean = |when: &str| assert_eq!(leaks(&folders, &canaries), Vec::<String>::new(), "{when}");
+    clean("after a copy");
+    let mut rotation = home.command(&["security", "rotate", "--password-file", &file]).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(25));
+    home.kill();
+    let _cut = rotation.wait().unwrap();
+    clean("in the middle of a rotation");
+    home.up();
+    home.ok(&["security", "rotate", "--password-file", &file]);
+    clean("after it");
+    home.ok(&["forget", "conversation", &canaries[2], "--password-file", &file]);
+    home.ok(&["audit", "tail", "--password-file", &file]);
+    home.down();
+    clean("after forgetting");
 }
 
 #[test]

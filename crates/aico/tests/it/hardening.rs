@@ -151,6 +151,7 @@ fn keys(home: &Home) -> BTreeMap<String, Vec<u8>> {
     fs::copy(original.with_extension("db-wal"), copy.with_extension("db-wal")).unwrap();
     let database = rusqlite::Connection::open(&copy).unwrap();
     database.pragma_update(None, "key", format!("x'{}'", digits(&store))).unwrap();
+    database.pragma_update(None, "cipher_hmac_algorithm", "HMAC_SHA256").unwrap();
     let mut spaces = database.prepare("SELECT id, epoch, wrapped FROM space").unwrap();
     let mut rows = spaces.query([]).unwrap();
     while let Some(row) = rows.next().unwrap() {
@@ -158,7 +159,15 @@ fn keys(home: &Home) -> BTreeMap<String, Vec<u8>> {
             (row.get(0).unwrap(), row.get(1).unwrap(), row.get(2).unwrap());
         let owners = open(&root, &role("root space", &[vault_id, &id, &epoch.to_be_bytes()]), &wrapped);
         keys.insert("store key of the owner's space (SQLCipher)".to_owned(), kdf(&owners, "store sqlcipher", b"", 32));
-        keys.insert("file wrapping key".to_owned(), kdf(&owners, "file wrap", b"", 32));
+        let mut of_data = database.prepare("SELECT id, wrapped FROM data_key WHERE space = ?1").unwrap();
+        let mut data_keys = of_data.query([&id]).unwrap();
+        while let Some(row) = data_keys.next().unwrap() {
+            let (key_id, wrapped): (Vec<u8>, Vec<u8>) = (row.get(0).unwrap(), row.get(1).unwrap());
+            let data = open(&owners, &role("space data", &[vault_id, &id, &key_id]), &wrapped);
+            keys.insert("file wrapping key".to_owned(), kdf(&data, "data file wrap", b"", 32));
+            keys.insert("key of values in the database".to_owned(), kdf(&data, "data value", b"", 32));
+            keys.insert("data key".to_owned(), data);
+        }
         keys.insert("owner's space key".to_owned(), owners);
     }
     let mut secrets = database.prepare("SELECT name, wrapped FROM secret").unwrap();
