@@ -1,0 +1,1 @@
+//! RocksDB through an encrypting, authenticating file system.
