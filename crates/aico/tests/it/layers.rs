@@ -16,6 +16,7 @@ const LADDER: &[(&str, &[&str])] = &[
     ("aico", &["aico-crypto", "aico-proto", "aico-vault", "aico-net", "aico-backend"]),
     ("aico-fuzz-targets", &["aico-crypto", "aico-proto", "aico-policy", "aico-vault", "aico-net", "aico-backend"]),
     ("aico-ffi-memory", &[]),
+    ("aico-ffi-rocksdb", &[]),
     ("aico-ffi-sqlcipher", &[]),
 ];
 
