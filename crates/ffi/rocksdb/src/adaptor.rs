@@ -185,9 +185,9 @@ unsafe extern "C" fn create(
 ) -> c_int {
     let open = |folder: &Folder, path: &Path| {
         folder.may_change()?;
-        let writer = Writer::create(folder.key(), path)?;
+        // Before there is a file: `verify` may look at any moment.
         folder.begin_writing(path);
-        Ok(Mutex::new(writer))
+        Writer::create(folder.key(), path).map(Mutex::new).inspect_err(|_| folder.end_writing(path))
     };
     // SAFETY: C++ passes the environment's folder, a string of its own and a place for the answer.
     unsafe { hold(folder, path, length, writer, true, open) }
