@@ -17,6 +17,7 @@ const LADDER: &[(&str, &[&str])] = &[
     ("aico-fuzz-targets", &["aico-crypto", "aico-proto", "aico-policy", "aico-vault", "aico-net", "aico-backend"]),
     ("aico-ffi-memory", &[]),
     ("aico-ffi-reader", &[]),
+    ("aico-ffi-rocksdb", &[]),
     ("aico-ffi-sqlcipher", &[]),
 ];
 
