@@ -10,11 +10,12 @@ const LADDER: &[(&str, &[&str])] = &[
     ("aico-crypto", &["aico-ffi-memory"]),
     ("aico-proto", &["aico-crypto"]),
     ("aico-policy", &["aico-crypto", "aico-proto"]),
-    ("aico-vault", &["aico-crypto", "aico-policy", "aico-ffi-sqlcipher"]),
+    ("aico-vault", &["aico-crypto", "aico-policy", "aico-ffi-duckdb", "aico-ffi-sqlcipher"]),
     ("aico-net", &["aico-crypto", "aico-proto"]),
     ("aico-backend", &["aico-crypto", "aico-proto", "aico-policy", "aico-vault", "aico-net"]),
     ("aico", &["aico-crypto", "aico-proto", "aico-vault", "aico-net", "aico-backend"]),
     ("aico-fuzz-targets", &["aico-crypto", "aico-proto", "aico-policy", "aico-vault", "aico-net", "aico-backend"]),
+    ("aico-ffi-duckdb", &[]),
     ("aico-ffi-memory", &[]),
     ("aico-ffi-sqlcipher", &[]),
 ];

@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
 
 mod asleep;
-mod backup;
 mod audit;
+mod backup;
 mod canary;
 mod config;
 mod contract;
