@@ -12,6 +12,7 @@ mod forget;
 mod identity;
 mod import;
 mod lock;
+mod query;
 mod reset;
 mod security;
 pub(crate) mod service;
@@ -101,6 +102,7 @@ async fn dispatch(command: Command, owner: Owner, confinement: Confinement) -> R
         Command::Audit(AuditCommand::Verify { require_anchor, checkpoint, json }) => {
             audit::verify(require_anchor, checkpoint.as_deref(), json).await
         }
+        Command::Query { sql, json } => query::query(sql, json).await,
         Command::Identity(command) => identity::identity(command, owner).await,
     }
 }
