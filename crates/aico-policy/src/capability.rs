@@ -16,6 +16,8 @@ pub enum Action {
     RemoveData,
     /// Forget a conversation or a category, for ever.
     Forget,
+    /// Have the files as a folder of the system's.
+    MountFiles,
     /// Take all values out at once.
     ExportData,
     /// See what is stored, how it is protected and who may read it.
@@ -70,12 +72,13 @@ pub enum Need {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::ReadData,
         Self::WriteData,
         Self::ListData,
         Self::RemoveData,
         Self::Forget,
+        Self::MountFiles,
         Self::ExportData,
         Self::ReadInventory,
         Self::ReadStatus,
@@ -102,6 +105,7 @@ impl Action {
             Self::ListData => "data.list",
             Self::RemoveData => "data.remove",
             Self::Forget => "data.forget",
+            Self::MountFiles => "files.mount",
             Self::ExportData => "data.export",
             Self::ReadInventory => "data.inventory",
             Self::ReadStatus => "status.read",
@@ -135,6 +139,7 @@ impl Action {
             | Self::ListData
             | Self::RemoveData
             | Self::Forget
+            | Self::MountFiles
             | Self::ExportData
             | Self::ReadInventory => Level::UserData,
             _ => Level::System,
@@ -145,9 +150,12 @@ impl Action {
     #[must_use]
     pub fn need(self) -> Need {
         match self {
-            Self::ReadData | Self::ListData | Self::ReadInventory | Self::ManageIdentities | Self::RotateKeys => {
-                Need::Session
-            }
+            Self::ReadData
+            | Self::ListData
+            | Self::ReadInventory
+            | Self::MountFiles
+            | Self::ManageIdentities
+            | Self::RotateKeys => Need::Session,
             Self::Forget | Self::ExportData | Self::Enrol | Self::ManageKeys | Self::AcceptConfig => Need::Fresh,
             _ => Need::Nothing,
         }

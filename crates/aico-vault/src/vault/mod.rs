@@ -1,6 +1,7 @@
 mod forget;
 mod keys;
 mod locked_log;
+mod mount;
 mod rotate;
 mod spaces;
 mod value;
@@ -25,6 +26,7 @@ use spaces::Spaces;
 
 pub use keys::{KeyChange, SlotState};
 pub use locked_log::LockedLog;
+pub use mount::Mounted;
 pub use rotate::{Progress, Rotated, Tell};
 pub use value::{Export, ExportedValue, Get, Put};
 pub use verify::{Checked, Content};
@@ -74,6 +76,8 @@ pub struct Unlocked {
     locked: Mutex<Option<LockedKey>>,
     /// Held while the stores get new keys.
     rotating: Mutex<()>,
+    /// The owner's files, while they are mounted.
+    trees: Mutex<mount::Trees>,
 }
 
 /// One person's vault, held by this process alone.
@@ -304,7 +308,8 @@ impl Unlocked {
         let journal = Journal::new(log, keys.pseudonyms);
         let locked = Mutex::new(keys.locked);
         let (keys, owner) = (Mutex::new(Keys { header, root }), RwLock::new(owner));
-        Ok(Self { places, keys, by, system, owner, log_key, journal, locked, rotating: Mutex::default() })
+        let (rotating, trees) = (Mutex::default(), Mutex::default());
+        Ok(Self { places, keys, by, system, owner, log_key, journal, locked, rotating, trees })
     }
 
     fn owner(&self) -> UserData {
