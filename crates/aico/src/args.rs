@@ -51,6 +51,14 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Mount your files on the folder DIR, for other programs, until Ctrl-C; they are encrypted on the disk
+    Mount {
+        /// An empty folder
+        dir: PathBuf,
+        /// Nothing can be changed there
+        #[arg(long)]
+        read_only: bool,
+    },
     /// Destroy what is stored, and the keys that opened it, for ever
     #[command(subcommand)]
     Forget(ForgetCommand),

@@ -11,6 +11,7 @@ mod forget;
 mod identity;
 mod import;
 mod lock;
+mod mount;
 mod reset;
 mod security;
 pub(crate) mod service;
@@ -86,6 +87,7 @@ async fn dispatch(command: Command, owner: Owner, confinement: Confinement) -> R
         Command::Down => down::down().await,
         Command::Lock => lock::lock().await,
         Command::Unlock { recovery } => lock::unlock(owner, recovery).await,
+        Command::Mount { dir, read_only } => mount::mount(&dir, read_only, owner).await,
         Command::Forget(command) => forget::forget(command, owner).await,
         Command::Security(command) => security::security(command, owner).await,
         Command::Doctor { json } => doctor::doctor(json).await,

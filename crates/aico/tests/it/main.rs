@@ -20,6 +20,7 @@ mod keys;
 mod layers;
 mod lock;
 mod migrate;
+mod mount;
 mod owner;
 mod pty;
 mod rotate;
