@@ -73,6 +73,14 @@ pub(crate) enum Command {
         /// The process that it ends with
         parent: i32,
     },
+    /// Unmounts what `aico mount` leaves when it is killed; `aico mount` starts it
+    #[command(hide = true)]
+    MountGuard {
+        /// Where
+        dir: PathBuf,
+        /// The number of the device that is to be there
+        device: String,
+    },
     /// The vault as it lies on the disk
     #[command(subcommand)]
     Vault(VaultCommand),

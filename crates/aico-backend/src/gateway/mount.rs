@@ -33,7 +33,8 @@ pub(crate) async fn mount(
     let Some(process) = caller.process() else {
         return line.fail(&bad_request("files are mounted through the Unix socket only")).await;
     };
-    let Ok(_only_one) = running.mounting().try_acquire() else {
+    // One that has just been unmounted may still be ending.
+    let Ok(Ok(_only_one)) = timeout(2 * GRACE, running.mounting().acquire()).await else {
         return line.fail(&busy("the files are mounted already")).await;
     };
     let permit = match block_in_place(|| system_permit(running, caller, Action::MountFiles)) {

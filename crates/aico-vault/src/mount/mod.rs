@@ -8,22 +8,29 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::fs::FileType;
+use rustix::buffer::spare_capacity;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
+use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
 use crate::Error;
-use crate::tree::{ROOT, Tree};
+use crate::tree::Tree;
 
 mod serve;
 mod wire;
 
 use serve::{Bounds, Room, Served};
-use wire::{ASK_BACK, FORGET_CONTENT, Op, REQUEST_BYTES, Request};
+use wire::{FORGET_CONTENT, Op, REQUEST_BYTES, Request};
 
 /// The device of FUSE, by the kernel's list of numbers.
 const FUSE_DEVICE: (u32, u32) = (10, 229);
 /// Threads that answer.
 const MOST_THREADS: usize = 4;
+/// For the kernel's first request to come.
+const PATIENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+/// What a thread hears of.
+const ASKED: epoll::EventData = epoll::EventData::new_u64(0);
+const STOPPED: epoll::EventData = epoll::EventData::new_u64(1);
 /// How often names are written that nobody synced.
 const TICK: Duration = Duration::from_secs(1);
 /// Of how many ticks one takes contents along.
@@ -59,6 +66,8 @@ pub(crate) struct Session {
     served: Arc<Served>,
     threads: Vec<JoinHandle<()>>,
     clock: Arc<Clock>,
+    /// Wakes the threads for their end.
+    stop: Arc<OwnedFd>,
 }
 
 impl Session {
@@ -70,17 +79,22 @@ impl Session {
         (time, bytes): (Duration, u64),
         on_end: Box<dyn FnOnce() + Send>,
     ) -> Result<Self, Error> {
+        let begun = |errno: Errno| Error::failed("beginning a mount".to_owned(), errno.into());
         check(&device)?;
+        rustix::fs::fcntl_setfl(&device, OFlags::RDWR | OFlags::NONBLOCK).map_err(begun)?;
+        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(begun)?);
         let until = Instant::now().checked_add(time).ok_or(Error::Misuse("a mount without an end"))?;
         let served = Arc::new(Served::new(tree, device, looks, Bounds { until, bytes }));
         begin(&served)?;
-        let mut session = Self { served, threads: Vec::new(), clock: Arc::default() };
+        let mut session = Self { served, threads: Vec::new(), clock: Arc::default(), stop };
         let last = Arc::new(OnEnd(Mutex::new(Some(on_end))));
         let count = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, MOST_THREADS);
         for number in 0..count {
             let (served, last) = (session.served.clone(), last.clone());
+            let asked = waiting_for(&served.device, &session.stop).map_err(begun)?;
             session.spawn(format!("mount-{number}"), move || {
-                serve(&served);
+                // It ends because it was unmounted, or because it is over.
+                let _why = serve(&served, &asked);
                 drop(last);
             })?;
         }
@@ -106,9 +120,7 @@ impl Session {
             self.served.notify(FORGET_CONTENT, &everything);
         }
         self.clock.stop();
-        // Whoever waits for a request gets one: the answer to a question.
-        let nothing_of_the_root = [[0; 8], ROOT.to_ne_bytes(), [0; 8], [0; 8]].concat();
-        self.threads.iter().for_each(|_| self.served.notify(ASK_BACK, &nothing_of_the_root));
+        let _counted = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
         for thread in self.threads.drain(..) {
             let _crashed = thread.join();
         }
@@ -144,9 +156,10 @@ fn check(device: &OwnedFd) -> Result<(), Error> {
 /// The kernel's first request says what it is able to.
 fn begin(served: &Served) -> Result<(), Error> {
     let failed = |errno: Errno| Error::failed("beginning a mount".to_owned(), errno.into());
+    poll(&mut [PollFd::new(&served.device, PollFlags::IN)], Some(&PATIENCE)).map_err(failed)?;
     let mut message = vec![0; REQUEST_BYTES];
-    let message = next(served, &mut message).map_err(failed)?;
-    let request = Request::parse(message).map_err(failed)?;
+    let bytes = rustix::io::read(&served.device, &mut *message).map_err(failed)?;
+    let request = Request::parse(message.get(..bytes).unwrap_or_default()).map_err(failed)?;
     if request.op != Some(Op::Init) {
         return Err(Error::Refused("the descriptor that was handed over is in use"));
     }
@@ -156,25 +169,33 @@ fn begin(served: &Served) -> Result<(), Error> {
     Ok(())
 }
 
-fn serve(served: &Served) {
-    let (mut message, mut room) = (vec![0; REQUEST_BYTES], Room::default());
-    while let Ok(message) = next(served, &mut message) {
-        // Its answers come before the end: what was asked is answered.
-        let goes_on = served.answer(message, &mut room);
-        if !goes_on || served.over.load(Ordering::Acquire) {
-            return;
-        }
-    }
+/// A wait for requests, of which each wakes one thread only, and for the end.
+fn waiting_for(device: &OwnedFd, stop: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let both = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    epoll::add(&both, device, ASKED, epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE)?;
+    epoll::add(&both, stop, STOPPED, epoll::EventFlags::IN)?;
+    Ok(both)
 }
 
-/// The next message; an error when there is none any more.
-fn next<'a>(served: &Served, message: &'a mut [u8]) -> Result<&'a [u8], Errno> {
+/// Answers until there is nothing more to answer.
+fn serve(served: &Served, asked: &OwnedFd) -> Result<(), Errno> {
+    let (mut message, mut room, mut events) = (vec![0; REQUEST_BYTES], Room::default(), Vec::with_capacity(2));
     loop {
-        match rustix::io::read(&served.device, &mut *message) {
-            Ok(bytes) => return message.get(..bytes).ok_or(Errno::INVAL),
-            // Whoever asked has taken the question back.
-            Err(Errno::NOENT | Errno::INTR | Errno::AGAIN) => {}
-            Err(errno) => return Err(errno),
+        events.clear();
+        match epoll::wait(asked, spare_capacity(&mut events), None) {
+            Err(Errno::INTR) => continue,
+            waited => waited?,
+        };
+        if events.iter().any(|event: &epoll::Event| event.data.u64() == STOPPED.u64()) {
+            return Ok(());
+        }
+        let bytes = match rustix::io::read(&served.device, &mut *message) {
+            // Whoever asked has taken the question back, or another thread has it.
+            Err(Errno::NOENT | Errno::INTR | Errno::AGAIN) => continue,
+            read => read?,
+        };
+        if !served.answer(message.get(..bytes).unwrap_or_default(), &mut room) {
+            return Ok(());
         }
     }
 }

@@ -126,7 +126,7 @@ impl Served {
                 return Ok(Done::Said);
             }
             Op::BatchForget => return self.forget_many(body),
-            Op::Interrupt | Op::NotifyReply => return Ok(Done::Said),
+            Op::Interrupt => return Ok(Done::Said),
             Op::Release => return self.release(body),
             Op::Releasedir => {
                 self.lock_folders().remove(&body.u64()?);
@@ -203,7 +203,7 @@ impl Served {
                 room.out.opened(handle, true);
             }
             Op::Readdir | Op::Readdirplus => self.list(node, op == Op::Readdirplus, body, room)?,
-            Op::Forget | Op::BatchForget | Op::Interrupt | Op::NotifyReply | Op::Release | Op::Releasedir => {}
+            Op::Forget | Op::BatchForget | Op::Interrupt | Op::Release | Op::Releasedir => {}
             Op::Init | Op::Destroy => return Err(Errno::INVAL),
         }
         Ok(Done::Out)

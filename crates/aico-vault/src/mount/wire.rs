@@ -48,14 +48,13 @@ pub(super) enum Op {
     Create = 35,
     Interrupt = 36,
     Destroy = 38,
-    NotifyReply = 41,
     BatchForget = 42,
     Readdirplus = 44,
     Rename2 = 45,
 }
 
 impl Op {
-    const ALL: [Self; 29] = [
+    const ALL: [Self; 28] = [
         Self::Lookup,
         Self::Forget,
         Self::Getattr,
@@ -81,7 +80,6 @@ impl Op {
         Self::Create,
         Self::Interrupt,
         Self::Destroy,
-        Self::NotifyReply,
         Self::BatchForget,
         Self::Readdirplus,
         Self::Rename2,
@@ -305,8 +303,6 @@ pub(super) fn header(bytes: usize, error: i32, unique: u64) -> [u8; OUT_HEADER_B
 
 /// Asks the kernel to drop what it has of a file's content.
 pub(super) const FORGET_CONTENT: i32 = 2;
-/// Asks the kernel for content; its answer is a request.
-pub(super) const ASK_BACK: i32 = 5;
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 
 use aico_policy::{Action, Permit};
 
@@ -38,7 +39,9 @@ impl Vault<Unlocked> {
             Ok((session, mount))
         });
         match started {
-            Ok((session, mount)) => Ok(Mounted { state: &self.state, permit, session: Some(session), _mount: mount }),
+            Ok((session, mount)) => {
+                Ok(Mounted { state: &self.state, permit, began: Instant::now(), session: Some(session), _mount: mount })
+            }
             Err(error) => {
                 self.state.outcome(&permit, Err(&error));
                 Err(error)
@@ -99,6 +102,7 @@ impl Drop for TheMount<'_> {
 pub struct Mounted<'a> {
     state: &'a Unlocked,
     permit: Permit,
+    began: Instant,
     session: Option<Session>,
     _mount: TheMount<'a>,
 }
@@ -122,7 +126,8 @@ impl Mounted<'_> {
         let sums = session.sums();
         drop(session);
         let Sums { files, read, written, damaged } = sums;
-        let (at_ms, of) = (self.permit.event().at_ms, self.permit.receipt().index);
+        let took = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let (at_ms, of) = (self.permit.event().at_ms.saturating_add(took), self.permit.receipt().index);
         let told =
             format!("of {of}: {files} files opened, {read} bytes read, {written} written, {damaged} times damaged");
         let _failed_closed = self.state.record(at_ms, "files.unmounted", &told);

@@ -87,6 +87,7 @@ async fn dispatch(command: Command, owner: Owner, confinement: Confinement) -> R
         Command::Down => down::down().await,
         Command::Lock => lock::lock().await,
         Command::Unlock { recovery } => lock::unlock(owner, recovery).await,
+        Command::MountGuard { dir, device } => tokio::task::block_in_place(|| mount::guard(dir, device)),
         Command::Mount { dir, read_only } => mount::mount(&dir, read_only, owner).await,
         Command::Forget(command) => forget::forget(command, owner).await,
         Command::Security(command) => security::security(command, owner).await,

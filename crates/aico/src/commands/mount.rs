@@ -2,14 +2,14 @@
 //! answers the kernel through the descriptor that it is handed.
 
 use std::fs;
-use std::io::{ErrorKind, IoSliceMut, Read};
+use std::io::{ErrorKind, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aico_net::{Client, Error as NetError};
 use aico_proto::CloseReason;
@@ -27,7 +27,9 @@ use crate::ui;
 /// The program of the `fuse3` package that mounts and unmounts, for users too.
 const FUSERMOUNT: &str = "fusermount3";
 /// Of set-user-id files, devices and other users there is nothing here.
-const OPTIONS: &str = "nosuid,nodev,default_permissions,fsname=aico,subtype=aico,auto_unmount";
+const OPTIONS: &str = "nosuid,nodev,default_permissions,fsname=aico,subtype=aico";
+/// How long whoever uses what a dead process mounted has to stop by itself.
+const POLITE: Duration = Duration::from_millis(1500);
 /// For the backend to say that everything is on disk.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The same while programs still use what was unmounted.
@@ -109,8 +111,7 @@ fn check(dir: &Path) -> Result<PathBuf, Error> {
         return usage(format!("{shown} is not a folder"));
     }
     let dir = dir.canonicalize().map_err(|error| Error::io(format!("resolve {shown}"), error))?;
-    let above = dir.parent().and_then(|above| fs::metadata(above).ok());
-    if above.is_none_or(|above| above.dev() != found.dev()) {
+    if mounted_on(&dir).is_some() {
         return usage(format!("something is mounted on {shown} already"));
     }
     let mut entries = fs::read_dir(&dir).map_err(|error| Error::io(format!("look into {shown}"), error))?;
@@ -127,9 +128,10 @@ fn check(dir: &Path) -> Result<PathBuf, Error> {
 /// What this process has mounted. Dropped, it is unmounted.
 struct Point {
     dir: PathBuf,
+    device: String,
     mounted: bool,
-    /// Unmounts when the socket to it closes, however this process ends.
-    guard: Option<(UnixStream, Child)>,
+    /// Unmounts when the pipe to it closes, however this process ends.
+    guard: Option<Child>,
 }
 
 impl Point {
@@ -143,25 +145,31 @@ impl Point {
         // It sends the descriptor through the one that is named here: its standard input.
         let spawned = command.env("_FUSE_COMMFD", "0").stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
         drop(command);
-        let mut child = match spawned {
+        let child = match spawned {
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(missing()),
             spawned => spawned.map_err(failed)?,
         };
-        match receive(&ours) {
-            Some(device) => {
-                // It writes nothing more, and is not to wait for somebody who reads.
-                drop(child.stderr.take());
-                Ok((Self { dir, mounted: true, guard: Some((ours, child)) }, device))
+        let device = receive(&ours);
+        let said = child.wait_with_output().map_err(failed)?.stderr;
+        match (device, mounted_on(&dir)) {
+            (Some(descriptor), Some(device)) => {
+                let mut point = Self { dir, device, mounted: true, guard: None };
+                point.guard = Some(point.start_guard()?);
+                Ok((point, descriptor))
             }
-            None => {
-                let mut said = String::new();
-                let _unread = child.stderr.take().map(|stderr| stderr.take(2048).read_to_string(&mut said));
-                let _ended = child.wait();
+            _ => {
+                let said = String::from_utf8_lossy(&said);
                 let message = format!("nothing could be mounted on {}: {}", dir.display(), said.trim());
                 let hint = "is it your own folder, and may you use `/dev/fuse`? The backend was not touched";
                 Err(Error::Mount { message, hint })
             }
         }
+    }
+
+    fn start_guard(&self) -> Result<Child, Error> {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg("mount-guard").arg(&self.dir).arg(&self.device).stdin(Stdio::piped()).stdout(Stdio::null());
+        command.stderr(Stdio::null()).spawn().map_err(|error| Error::io("start what unmounts at the end", error))
     }
 
     fn shown(&self) -> String {
@@ -174,16 +182,13 @@ impl Point {
     }
 
     fn unmount_now(&mut self) -> Result<bool, Error> {
-        if !std::mem::take(&mut self.mounted) || !self.is_mounted() {
-            return Ok(true);
-        }
-        if self.fusermount(&["-u"])?.status.success() {
+        if !std::mem::take(&mut self.mounted) || !self.is_there() || fusermount(&["-u"], &self.dir)?.status.success() {
             return Ok(true);
         }
         // What programs have written and not closed goes to the backend first.
         let _as_far_as_it_goes = fs::File::open(&self.dir).map(|root| rustix::fs::syncfs(&root));
-        let output = self.fusermount(&["-u", "-z"])?;
-        if !output.status.success() && self.is_mounted() {
+        let output = fusermount(&["-u", "-z"], &self.dir)?;
+        if !output.status.success() && self.is_there() {
             let said = String::from_utf8_lossy(&output.stderr);
             let message = format!("{} could not be unmounted: {}", self.dir.display(), said.trim());
             return Err(Error::Mount { message, hint: "`fusermount3 -u -z` tries again" });
@@ -192,30 +197,64 @@ impl Point {
         Ok(false)
     }
 
-    fn fusermount(&self, args: &[&str]) -> Result<Output, Error> {
-        let run = Command::new(FUSERMOUNT).args(args).arg("--").arg(&self.dir).stdin(Stdio::null()).output();
-        run.map_err(|error| Error::io("start fusermount3", error))
-    }
-
-    /// Whether anything is: it may have been unmounted by somebody else.
-    fn is_mounted(&self) -> bool {
-        let device = |path: &Path| fs::symlink_metadata(path).map(|found| found.dev());
-        match (device(&self.dir), self.dir.parent().map(device)) {
-            (Ok(here), Some(Ok(above))) => here != above,
-            // A dead mount does not answer.
-            _ => true,
-        }
+    /// Whether it is still there: somebody else may have unmounted it.
+    fn is_there(&self) -> bool {
+        mounted_on(&self.dir).as_ref() == Some(&self.device)
     }
 }
 
 impl Drop for Point {
     fn drop(&mut self) {
         let _told_if_it_mattered = self.unmount_now();
-        if let Some((socket, mut child)) = self.guard.take() {
-            drop(socket);
-            let _ended = child.wait();
+        if let Some(mut guard) = self.guard.take() {
+            drop(guard.stdin.take());
+            let _ended = guard.wait();
         }
     }
+}
+
+/// Waits until the process that mounted has ended, and takes away what it left.
+pub(crate) fn guard(dir: PathBuf, device: String) -> Result<(), Error> {
+    // What ends the one at the terminal is not to end this one.
+    let _leads_already = rustix::process::setsid();
+    let _ended = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+    let (left, began) = (Point { dir, device, mounted: false, guard: None }, Instant::now());
+    while left.is_there() {
+        // At first as politely as the kernel asks for; the backend cuts what is still in use.
+        let args = if began.elapsed() < POLITE { &["-u"][..] } else { &["-u", "-z"] };
+        if fusermount(args, &left.dir)?.status.success() || began.elapsed() > 2 * POLITE {
+            break;
+        }
+        std::thread::sleep(POLITE / 10);
+    }
+    Ok(())
+}
+
+fn fusermount(args: &[&str], dir: &Path) -> Result<Output, Error> {
+    let run = Command::new(FUSERMOUNT).args(args).arg("--").arg(dir).stdin(Stdio::null()).output();
+    run.map_err(|error| Error::io("start fusermount3", error))
+}
+
+/// The number of the device that is mounted on a folder, as the kernel's list says: a dead mount would not answer.
+fn mounted_on(dir: &Path) -> Option<String> {
+    let list = fs::read("/proc/self/mountinfo").ok()?;
+    let dir = escaped(dir);
+    let found = list.split(|byte| *byte == b'\n').filter_map(|line| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let (device, point) = (fields.nth(2)?, fields.nth(1)?);
+        (point == dir).then(|| String::from_utf8_lossy(device).into_owned())
+    });
+    // The last one lies on top.
+    found.last()
+}
+
+/// A path as it stands in that list.
+fn escaped(path: &Path) -> Vec<u8> {
+    let escape = |byte: &u8| match byte {
+        b' ' | b'\t' | b'\n' | b'\\' => format!("\\{byte:03o}").into_bytes(),
+        byte => vec![*byte],
+    };
+    path.as_os_str().as_bytes().iter().flat_map(escape).collect()
 }
 
 fn missing() -> Error {
@@ -241,4 +280,15 @@ fn receive(socket: &UnixStream) -> Option<OwnedFd> {
         _ => None,
     });
     descriptors.flatten().next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_stand_in_the_kernels_list_as_it_writes_them() {
+        assert_eq!(escaped(Path::new("/a b\\c\td\n")), b"/a\\040b\\134c\\011d\\012");
+        assert!(mounted_on(Path::new("/proc")).is_some() && mounted_on(Path::new("/proc/none")).is_none());
+    }
 }
