@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use aico_crypto::{ComponentKind, Fingerprint, Identity, IdentitySecret, Name, OsRandom, PublicKey};
 use aico_net::{
-    AlsoUser, BACKEND_ID_NAME, DoorLimits, LinkHandle, Listener, Origin, RunFolder, Speaker, Visitor, read_client_key,
-    write_backend_id, write_client_key,
+    AlsoUser, BACKEND_ID_NAME, Descriptors, DoorLimits, LinkHandle, Listener, Origin, RunFolder, Speaker, Visitor,
+    read_client_key, write_backend_id, write_client_key,
 };
 use aico_policy::{Action, AuditSink, Capability, Circumstances, Event, Grant, Principal, Resource, What, decide};
 use aico_proto::{Agreed, CloseReason, LocalIdentity};
@@ -168,6 +168,8 @@ impl Backend {
             stretching: Semaphore::new(1),
             showing: Semaphore::new(1),
             asking: Semaphore::new(1),
+            mounting: Semaphore::new(1),
+            descriptors: Arc::default(),
             connections: Mutex::default(),
             next_connection: AtomicU64::new(0),
             tcp: tcp.as_ref().and_then(|socket| socket.local_addr().ok()),
@@ -182,6 +184,7 @@ impl Backend {
         let socket = from_std(socket)?;
         let manner = setup.local_manner(me.clone());
         let mut listener = Listener::start(socket, AlsoUser(owner), manner, enrolled, DoorLimits::default(), refused);
+        listener.take_descriptors(running.descriptors.clone());
         if let Some(socket) = tcp {
             listener.add_tcp(socket, setup.tcp_manner(me));
         }
@@ -278,6 +281,8 @@ pub(crate) struct Running {
     stretching: Semaphore,
     showing: Semaphore,
     asking: Semaphore,
+    mounting: Semaphore,
+    descriptors: Arc<Descriptors>,
     connections: Mutex<BTreeMap<u64, Connection>>,
     next_connection: AtomicU64,
     fingerprint: Fingerprint,
@@ -329,6 +334,16 @@ impl Running {
     /// Notices are shown to one at a time.
     pub(crate) fn showing(&self) -> &Semaphore {
         &self.showing
+    }
+
+    /// There is one mount at a time.
+    pub(crate) fn mounting(&self) -> &Semaphore {
+        &self.mounting
+    }
+
+    /// The descriptors that are expected.
+    pub(crate) fn descriptors(&self) -> &Descriptors {
+        &self.descriptors
     }
 
     pub(crate) fn fingerprint(&self) -> &Fingerprint {

@@ -191,7 +191,7 @@ pub const ALLOWED: &[i64] = &[
     libc::SYS_statfs, libc::SYS_fstatfs, libc::SYS_faccessat, libc::SYS_faccessat2, libc::SYS_readlinkat,
     libc::SYS_getdents64, libc::SYS_mkdirat, libc::SYS_unlinkat, libc::SYS_renameat, libc::SYS_renameat2, libc::SYS_linkat,
     libc::SYS_fchmod, libc::SYS_fchmodat, libc::SYS_fchown, libc::SYS_ftruncate, libc::SYS_fallocate, libc::SYS_fsync,
-    libc::SYS_fdatasync, libc::SYS_fadvise64, libc::SYS_flock, libc::SYS_fcntl, libc::SYS_dup, libc::SYS_dup3,
+    libc::SYS_fdatasync, libc::SYS_syncfs, libc::SYS_fadvise64, libc::SYS_flock, libc::SYS_fcntl, libc::SYS_dup, libc::SYS_dup3,
     libc::SYS_umask, libc::SYS_getcwd, libc::SYS_utimensat,
     // Memory.
     libc::SYS_munmap, libc::SYS_mremap, libc::SYS_madvise, libc::SYS_brk, libc::SYS_mlock, libc::SYS_mlock2,

@@ -106,6 +106,7 @@ impl Sessions {
 #[derive(Debug)]
 pub(crate) struct Caller {
     pub(crate) principal: Principal,
+    process: Option<PeerProcess>,
     terminal: Option<Terminal>,
     authenticated: Option<Instant>,
     confirmed: Option<Instant>,
@@ -113,8 +114,13 @@ pub(crate) struct Caller {
 
 impl Caller {
     pub(crate) fn new(principal: Principal, origin: Origin) -> Self {
-        let terminal = origin.process().and_then(Terminal::of);
-        Self { principal, terminal, authenticated: None, confirmed: None }
+        let process = origin.process();
+        Self { principal, process, terminal: process.and_then(Terminal::of), authenticated: None, confirmed: None }
+    }
+
+    /// The process that asks, where it came through the Unix socket.
+    pub(crate) fn process(&self) -> Option<PeerProcess> {
+        self.process
     }
 
     /// Whether somebody can sit there.
@@ -175,7 +181,7 @@ mod tests {
         let secret = IdentitySecret::make(&OsRandom).unwrap();
         let identity = Identity::new(ComponentKind::Cli, *secret.public(), Name::parse("cli").unwrap());
         let principal = Principal::from_own_identity(&LocalIdentity::new(secret, identity).unwrap());
-        Caller { principal, terminal, authenticated: None, confirmed: None }
+        Caller { principal, process: None, terminal, authenticated: None, confirmed: None }
     }
 
     fn at(leader: i32, began: u64) -> Terminal {
@@ -184,7 +190,7 @@ mod tests {
 
     /// The same client on another connection.
     fn again(caller: &Caller, terminal: Option<Terminal>) -> Caller {
-        Caller { principal: caller.principal.clone(), terminal, authenticated: None, confirmed: None }
+        Caller { principal: caller.principal.clone(), process: None, terminal, authenticated: None, confirmed: None }
     }
 
     #[test]

@@ -19,6 +19,7 @@
 pub use aico_ffi_memory::{Protection, protection};
 
 mod aead;
+mod block;
 mod error;
 mod hash;
 mod identity;
@@ -42,6 +43,7 @@ mod words;
 mod wrap;
 
 pub use aead::{NONCE_BYTES, RecordKey, TAG_BYTES, TrafficKey};
+pub use block::{BLOCK_BYTES, BlockCipher, SEALED_BLOCK_BYTES};
 pub use error::Error;
 pub use hash::{DIGEST_BYTES, Digest, Hasher, TranscriptHash, digest, sha256};
 pub use identity::{ComponentKind, Fingerprint, IDENTITY_BYTES, Identity, IdentitySecret, MAX_NAME_BYTES, Name};

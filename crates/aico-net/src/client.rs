@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::endpoint::{RunFolder, SOCKET_NAME};
+use crate::handover;
 use crate::identity_file::read_backend_id;
 use crate::secure_stream::{Receiver, Sender};
 use crate::{BACKEND_ID_NAME, Error, Manner, SecureStream, Speaker};
@@ -98,6 +100,17 @@ impl Dial {
         Ok(Client { stream: SecureStream::connect(stream, &self.manner, expected).await? })
     }
 
+    /// Hands a descriptor over to the backend, by the ticket that it gave for that; through the Unix socket only.
+    pub async fn hand_over(&self, ticket: &str, descriptor: impl AsFd) -> Result<(), Error> {
+        let folder = match &self.address {
+            Address::Local(run_folder) => RunFolder::open(run_folder)?,
+            Address::Service(run_folder) => RunFolder::of_service(run_folder)?,
+            Address::Tcp(..) => return Err(Error::UnexpectedMessage),
+        };
+        let stream = folder.connect(self.manner.settings.handshake).await?;
+        handover::give(&stream, ticket, descriptor).await
+    }
+
     /// Connects again after a connection was lost: up to [`Dial::retries`] times, after waits that double and are cut by
     /// chance, so that many clients do not come at once. What cannot pass by waiting fails at once.
     pub async fn reconnect(&self) -> Result<Client, Error> {
@@ -137,6 +150,11 @@ impl Client {
     /// Asks, and reads the one answer.
     pub async fn ask<A: DeserializeOwned>(&mut self, request: &Request) -> Result<A, Error> {
         send_json(&mut self.stream.sender, request).await?;
+        answer(&mut self.stream.receiver).await
+    }
+
+    /// The next answer to a request that has more than one. Safe to cancel.
+    pub async fn next_answer<A: DeserializeOwned>(&mut self) -> Result<A, Error> {
         answer(&mut self.stream.receiver).await
     }
 

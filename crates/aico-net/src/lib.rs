@@ -6,6 +6,7 @@
 mod client;
 mod endpoint;
 mod error;
+mod handover;
 mod identity_file;
 mod link;
 mod listener;
@@ -18,6 +19,7 @@ pub const BACKEND_ID_NAME: &str = "backend.id";
 pub use client::{ABANDONED, Address, Client, Dial};
 pub use endpoint::{PeerProcess, RunFolder, SOCKET_NAME};
 pub use error::Error;
+pub use handover::{Coming, Descriptors};
 pub use identity_file::{
     read_backend_id, read_client_key, read_component_file, write_backend_id, write_client_key, write_component_file,
 };

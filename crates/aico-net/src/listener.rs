@@ -3,15 +3,17 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use aico_crypto::Identity;
 use aico_proto::{Peer, Standing, Trust};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use crate::endpoint::PeerProcess;
+use crate::handover::{self, Descriptors};
 use crate::link::Wire;
 use crate::seats::{Place, Seats};
 use crate::{Error, Manner, SecureStream};
@@ -137,8 +139,7 @@ impl Listener {
         refused: Refused,
     ) -> Self {
         let (let_in, visitors) = mpsc::channel(limits.connections);
-        let door =
-            Arc::new(Door { manner, trust, limits, refused, let_in, seats: Arc::default(), outside: Mutex::default() });
+        let door = Arc::new(Door::new(manner, trust, limits, refused, let_in));
         let accepting = tokio::spawn(accept_unix(door.clone(), socket, also));
         Self { visitors, door, accepting: vec![accepting] }
     }
@@ -151,8 +152,13 @@ impl Listener {
         let _shorter_then = rustix::net::listen(&socket, BACKLOG);
         let trust: Arc<dyn Trust + Send + Sync> = Arc::new(EnrolledOnly(door.trust.clone()));
         let (limits, refused, let_in) = (door.limits, door.refused.clone(), door.let_in.clone());
-        let door = Door { manner, trust, limits, refused, let_in, seats: Arc::default(), outside: Mutex::default() };
+        let door = Door::new(manner, trust, limits, refused, let_in);
         self.accepting.push(tokio::spawn(accept_tcp(Arc::new(door), socket)));
+    }
+
+    /// Takes descriptors at the Unix socket, too: those that `expected` expects. Once.
+    pub fn take_descriptors(&self, expected: Arc<Descriptors>) {
+        let _only_the_first = self.door.descriptors.set(expected);
     }
 
     /// The next visitor; `None` once the door is closed.
@@ -189,8 +195,8 @@ async fn accept_unix(door: Arc<Door>, socket: UnixListener, also: AlsoUser) {
     loop {
         match socket.accept().await {
             Ok((stream, _address)) => {
-                if let Some(origin) = door.known_user(&stream, also) {
-                    door.clone().meet(stream, origin);
+                if let Some(process) = door.known_user(&stream, also) {
+                    door.clone().meet_local(stream, process);
                 }
                 // Whoever has come gets a turn before the next one takes its seat.
                 tokio::task::yield_now().await;
@@ -225,41 +231,81 @@ struct Door {
     let_in: mpsc::Sender<Visitor>,
     seats: Arc<Seats>,
     outside: Mutex<HashMap<Origin, Instant>>,
+    descriptors: OnceLock<Arc<Descriptors>>,
 }
 
 impl Door {
+    fn new(
+        manner: Manner,
+        trust: Arc<dyn Trust + Send + Sync>,
+        limits: DoorLimits,
+        refused: Refused,
+        let_in: mpsc::Sender<Visitor>,
+    ) -> Self {
+        let (seats, outside, descriptors) = (Arc::default(), Mutex::default(), OnceLock::new());
+        Self { manner, trust, limits, refused, let_in, seats, outside, descriptors }
+    }
+
     /// Another user than ours, or the one beside it, gets nothing.
-    fn known_user(&self, stream: &UnixStream, also: AlsoUser) -> Option<Origin> {
+    fn known_user(&self, stream: &UnixStream, also: AlsoUser) -> Option<PeerProcess> {
         let process = PeerProcess::of(stream).ok()?;
-        let origin = Origin::Process(process);
         if !process.is_our_user() && also.0 != Some(process.uid) {
             let refused = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
-            (self.refused)(origin, &Error::io("let another user in", refused));
+            (self.refused)(Origin::Process(process), &Error::io("let another user in", refused));
             return None;
         }
-        Some(origin)
+        Some(process)
     }
 
     /// Shakes hands on a task of its own, for as long as nobody else needs the seat more.
     fn meet<S: Wire>(self: Arc<Self>, stream: S, origin: Origin) {
-        let (most, most_of_one) = (self.limits.half_open, self.limits.half_open_of_one);
-        let place = self.seats.arrive(origin, most, most_of_one);
+        let place = self.arrive(origin);
+        tokio::spawn(async move { self.shake_hands(stream, origin, place).await });
+    }
+
+    /// The same at the Unix socket, where somebody may hand a descriptor over instead.
+    fn meet_local(self: Arc<Self>, stream: UnixStream, process: PeerProcess) {
+        let origin = Origin::Process(process);
+        let place = self.arrive(origin);
         tokio::spawn(async move {
-            let known = || place.knows_us(most, most_of_one);
-            let shaken = tokio::select! {
-                shaken = SecureStream::accept_by(stream, &self.manner, self.trust.clone(), known) => shaken,
-                () = place.displaced() => Err(Error::Timeout("shaking hands")),
+            let Some(expected) = self.descriptors.get() else { return self.shake_hands(stream, origin, place).await };
+            let patience = self.manner.settings.handshake;
+            let first = async { timeout(patience, handover::brings_one(&stream)).await.ok()?.ok() };
+            let first = tokio::select! {
+                first = first => first,
+                () = place.displaced() => None,
             };
-            match shaken {
-                Ok(stream) => self.let_in(stream, origin, place).await,
-                Err(error) => {
-                    if matches!((origin, &error), (Origin::Address(_), Error::Stranger)) {
-                        self.leave_outside(origin);
-                    }
-                    (self.refused)(origin, &error);
+            match first {
+                Some(false) => self.shake_hands(stream, origin, place).await,
+                Some(true) => {
+                    let taken = timeout(patience, handover::take(&stream, process, expected)).await;
+                    let taken = taken.unwrap_or(Err(Error::Timeout("handing a descriptor over")));
+                    taken.unwrap_or_else(|error| (self.refused)(origin, &error));
                 }
+                None => (self.refused)(origin, &Error::Timeout("shaking hands")),
             }
         });
+    }
+
+    fn arrive(&self, origin: Origin) -> Place {
+        self.seats.arrive(origin, self.limits.half_open, self.limits.half_open_of_one)
+    }
+
+    async fn shake_hands<S: Wire>(&self, stream: S, origin: Origin, place: Place) {
+        let known = || place.knows_us(self.limits.half_open, self.limits.half_open_of_one);
+        let shaken = tokio::select! {
+            shaken = SecureStream::accept_by(stream, &self.manner, self.trust.clone(), known) => shaken,
+            () = place.displaced() => Err(Error::Timeout("shaking hands")),
+        };
+        match shaken {
+            Ok(stream) => self.let_in(stream, origin, place).await,
+            Err(error) => {
+                if matches!((origin, &error), (Origin::Address(_), Error::Stranger)) {
+                    self.leave_outside(origin);
+                }
+                (self.refused)(origin, &error);
+            }
+        }
     }
 
     async fn let_in(&self, mut stream: SecureStream, origin: Origin, half_open: Place) {

@@ -16,6 +16,8 @@ pub enum Action {
     RemoveData,
     /// Forget a conversation or a category, for ever.
     Forget,
+    /// Have the files as a folder of the system's.
+    MountFiles,
     /// Take all values out at once.
     ExportData,
     /// Take an encrypted copy of the vault.
@@ -72,12 +74,13 @@ pub enum Need {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::ReadData,
         Self::WriteData,
         Self::ListData,
         Self::RemoveData,
         Self::Forget,
+        Self::MountFiles,
         Self::ExportData,
         Self::Backup,
         Self::ReadInventory,
@@ -105,6 +108,7 @@ impl Action {
             Self::ListData => "data.list",
             Self::RemoveData => "data.remove",
             Self::Forget => "data.forget",
+            Self::MountFiles => "files.mount",
             Self::ExportData => "data.export",
             Self::Backup => "backup.copy",
             Self::ReadInventory => "data.inventory",
@@ -139,6 +143,7 @@ impl Action {
             | Self::ListData
             | Self::RemoveData
             | Self::Forget
+            | Self::MountFiles
             | Self::ExportData
             | Self::Backup
             | Self::ReadInventory => Level::UserData,
@@ -153,6 +158,7 @@ impl Action {
             Self::ReadData
             | Self::ListData
             | Self::ReadInventory
+            | Self::MountFiles
             | Self::ManageIdentities
             | Self::RotateKeys
             | Self::Backup => Need::Session,

@@ -196,6 +196,16 @@ pub enum Request {
         /// `conversations/<id>/`, `<category>/`, or nothing for everything.
         prefix: String,
     },
+    /// Serves the owner's files to the kernel, through a FUSE descriptor that is handed over: [`MountAnswer`], several.
+    #[serde(rename = "files.mount")]
+    FilesMount {
+        /// Whether nothing can be changed.
+        read_only: bool,
+        /// The user whose files they seem.
+        user: u32,
+        /// The group.
+        group: u32,
+    },
     /// Locks the vault: [`DoneAnswer`], after which every connection ends.
     #[serde(rename = "lock")]
     Lock {},
@@ -393,6 +403,37 @@ pub struct RotateAnswer {
 pub struct ForgetAnswer {
     /// How many values are gone.
     pub values: u64,
+}
+
+/// Answers [`Request::FilesMount`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum MountAnswer {
+    /// The descriptor is expected, on a connection of its own.
+    HandOver {
+        /// What shows that it is the one: 64 hexadecimal digits.
+        ticket: String,
+    },
+    /// The kernel's requests are answered.
+    Mounted {},
+    /// They still are; what went through it so far.
+    Going {
+        /// How often a file was opened.
+        files: u64,
+        /// Bytes read.
+        read: u64,
+        /// Bytes written.
+        written: u64,
+    },
+    /// It was unmounted, and everything is on disk; the same in all.
+    Ended {
+        /// How often a file was opened.
+        files: u64,
+        /// Bytes read.
+        read: u64,
+        /// Bytes written.
+        written: u64,
+    },
 }
 
 /// Answers [`Request::DataExport`].
@@ -738,6 +779,10 @@ mod tests {
         assert_eq!(to_json(&put).unwrap(), br#"{"op":"data.put","path":"notes/a"}"#);
         assert_eq!(from_json::<Request>(br#"{"path":"notes/a","op":"data.put"}"#).unwrap(), put);
         assert_eq!(from_json::<Request>(br#"{"op":"status"}"#).unwrap(), Request::Status { notices: false });
+        assert_eq!(to_json(&MountAnswer::Mounted {}).unwrap(), br#"{"state":"mounted"}"#);
+        let ticket = MountAnswer::HandOver { ticket: "ab".into() };
+        assert_eq!(to_json(&ticket).unwrap(), br#"{"state":"hand-over","ticket":"ab"}"#);
+        assert!(from_json::<MountAnswer>(br#"{"state":"hand-over","ticket":"ab","x":1}"#).is_err());
     }
 
     #[test]

@@ -68,6 +68,13 @@ pub(crate) struct DataKeys {
     gate: RwLock<()>,
 }
 
+/// What there is of a name.
+enum Looked<'a> {
+    Open(Arc<OpenKey>),
+    Found { _held: MutexGuard<'a, SpaceKey>, key: Arc<OpenKey> },
+    Nothing(MutexGuard<'a, SpaceKey>),
+}
+
 impl DataKeys {
     /// The keys of `space` in `table`, which has had [`KEY_TABLE`] among its migrations.
     pub(crate) fn new(table: Arc<Database>, vault: VaultId, space: SpaceId, key: SpaceKey) -> Self {
@@ -77,9 +84,33 @@ impl DataKeys {
 
     /// The key for what is stored under `path`; made if there is none.
     pub(crate) fn for_path(&self, path: &DataPath) -> Result<Arc<OpenKey>, Error> {
-        let name = path.keeper();
+        self.named(path.keeper())
+    }
+
+    /// The key of this name; made if there is none.
+    pub(crate) fn named(&self, name: &str) -> Result<Arc<OpenKey>, Error> {
+        let looked = self.look_up(name)?;
+        let opened = match &looked {
+            Looked::Open(open) => return Ok(open.clone()),
+            Looked::Found { key, .. } => key.clone(),
+            Looked::Nothing(key) => self.make(key, name)?,
+        };
+        self.keep(name, &opened);
+        Ok(opened)
+    }
+
+    /// The key of this name, if there is one.
+    pub(crate) fn find_named(&self, name: &str) -> Result<Option<Arc<OpenKey>>, Error> {
+        Ok(match self.look_up(name)? {
+            Looked::Open(key) | Looked::Found { key, .. } => Some(key),
+            Looked::Nothing(_) => None,
+        })
+    }
+
+    /// With the space's key, so that nobody makes another one meanwhile.
+    fn look_up(&self, name: &str) -> Result<Looked<'_>, Error> {
         if let Some(open) = self.open_keys().iter().find(|(known, _)| known == name) {
-            return Ok(open.1.clone());
+            return Ok(Looked::Open(open.1.clone()));
         }
         let key = self.space_key();
         let found = self.table.read(|db| {
@@ -87,12 +118,13 @@ impl DataKeys {
             let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?));
             Ok(db.query_row(sql, params![self.space.as_bytes(), name], row).optional()?)
         })?;
-        let opened = match found {
-            Some((id, wrapped)) => self.unwrap(&key, KeyId(id), &wrapped)?,
-            None => self.make(&key, name)?,
-        };
-        self.keep(name, &opened);
-        Ok(opened)
+        match found {
+            Some((id, wrapped)) => {
+                let opened = self.unwrap(&key, KeyId(id), &wrapped)?;
+                Ok(Looked::Found { _held: key, key: opened })
+            }
+            None => Ok(Looked::Nothing(key)),
+        }
     }
 
     /// The key of this name, of which a row speaks.

@@ -11,9 +11,11 @@ mod error;
 mod header;
 mod hold;
 mod journal;
+mod mount;
 pub mod sealed_file;
 mod store;
 mod system;
+mod tree;
 pub mod unlock;
 mod user_data;
 mod vault;
@@ -23,10 +25,12 @@ pub use error::Error;
 pub use header::{Header, MAX_HEADER_BYTES, NewSlot, SlotId, SlotKind, SpaceId, SystemSpace, VaultId};
 pub use hold::{Front, is_held};
 pub use journal::Journal;
+pub use mount::{Looks, Sums};
 pub use system::{Component, Notice};
 pub use unlock::Proof;
 pub use user_data::{Category, Entry, Stored};
 pub use vault::{
     Anchor, Checked, Content, CopiedFile, Copy, Export, ExportedValue, Found, Get, How, KeyChange, Locked, LockedLog,
-    Opening, Places, Progress, Put, Rotated, SlotState, Tell, Unlocked, Vault, VaultState, read_header, survey,
+    Mounted, Opening, Places, Progress, Put, Rotated, SlotState, Tell, Unlocked, Vault, VaultState, read_header,
+    survey,
 };

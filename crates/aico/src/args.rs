@@ -52,6 +52,14 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Mount your files on the folder DIR, for other programs, until Ctrl-C; they are encrypted on the disk
+    Mount {
+        /// An empty folder
+        dir: PathBuf,
+        /// Nothing can be changed there
+        #[arg(long)]
+        read_only: bool,
+    },
     /// Destroy what is stored, and the keys that opened it, for ever
     #[command(subcommand)]
     Forget(ForgetCommand),
@@ -69,6 +77,14 @@ pub(crate) enum Command {
     /// Encrypted copies of the vault
     #[command(subcommand)]
     Backup(BackupCommand),
+    /// Unmounts what `aico mount` leaves when it is killed; `aico mount` starts it
+    #[command(hide = true)]
+    MountGuard {
+        /// Where
+        dir: PathBuf,
+        /// The number of the device that is to be there
+        device: String,
+    },
     /// The vault as it lies on the disk
     #[command(subcommand)]
     Vault(VaultCommand),

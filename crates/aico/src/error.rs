@@ -33,6 +33,8 @@ pub(crate) enum Error {
     NotAnchored,
     #[error("the backend did not follow in time")]
     StillRunning,
+    #[error("{message}")]
+    Mount { message: String, hint: &'static str },
     #[error("{0} values were not written")]
     Export(usize),
     #[error("{0} wants a terminal, or a person at one")]
@@ -135,6 +137,7 @@ impl Error {
             }
             Self::Unwell(_) => "each line above that begins with PROBLEM says what to do",
             Self::Export(_) => "the paths that are named above cannot be files beside the others",
+            Self::Mount { hint, .. } => hint,
             Self::Service(error) => return error.hint(),
             Self::Source(trouble) => trouble.hint()?,
             Self::LogNotWhole(_) => "keep a copy of the folder `audit` as it is now: it is the evidence",

@@ -6,6 +6,7 @@ mod data;
 mod export;
 mod identities;
 mod keys;
+mod mount;
 mod query;
 mod system;
 
@@ -15,6 +16,7 @@ use aico_net::{Error as NetError, Origin, Receiver, Sender, Visitor};
 use aico_policy::Principal;
 use aico_proto::message::{EnrolAnswer, Failure, FailureCode, Part, PartKind, Request, from_json, to_json};
 use aico_proto::{CloseReason, Peer, UnenrolledPeer};
+use aico_vault::Looks;
 use serde::Serialize;
 use tokio::task::block_in_place;
 
@@ -113,6 +115,9 @@ async fn handle(running: &Running, caller: &mut Caller, request: Request, line: 
         Request::KeysClearStored {} => reply(line, keys::clear_stored(running, caller)).await,
         Request::KeysRotate {} => reply(line, keys::rotate(running, caller)).await,
         Request::DataForget { prefix } => reply(line, data::forget(running, caller, prefix)).await,
+        Request::FilesMount { read_only, user, group } => {
+            mount::mount(running, caller, Looks { read_only, user, group }, line).await
+        }
         Request::Lock {} => reply_and_end(running, line, keys::lock(running, caller), End::Locked).await,
         Request::Unlock { .. } => line.fail(&bad_request("the vault is not locked")).await,
         Request::IdentityPending {} => reply(line, identities::pending(running, caller)).await,

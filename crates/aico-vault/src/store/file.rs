@@ -39,14 +39,14 @@ impl FileId {
         &self.0
     }
 
-    fn make() -> Result<Self, Error> {
+    pub(super) fn make() -> Result<Self, Error> {
         let mut id = [0; 16];
         OsRandom.fill(&mut id)?;
         Ok(Self(id))
     }
 
     /// Reads what `Display` writes.
-    fn parse(digits: &str) -> Option<Self> {
+    pub(super) fn parse(digits: &str) -> Option<Self> {
         let id = Self(u128::from_str_radix(digits, 16).ok()?.to_be_bytes());
         (id.to_string() == digits).then_some(id)
     }
@@ -145,7 +145,7 @@ impl FileStore {
 }
 
 /// `Some(Some(id))`: a finished file; `Some(None)`: an unfinished one; `None`: a name that is not ours.
-fn is_ours(path: &Path) -> Option<Option<FileId>> {
+pub(super) fn is_ours(path: &Path) -> Option<Option<FileId>> {
     let name = path.file_name()?.to_str()?;
     match name.strip_suffix(UNFINISHED) {
         Some(digits) => FileId::parse(digits).map(|_| None),
@@ -165,7 +165,7 @@ fn sealed_bytes(bytes: u64) -> Option<u64> {
 }
 
 /// Makes a folder that is on disk, or finds it.
-fn ensure_folder(path: &Path) -> Result<(), Error> {
+pub(super) fn ensure_folder(path: &Path) -> Result<(), Error> {
     match DirBuilder::new().mode(0o700).create(path) {
         Err(source) if source.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(source) => Err(Error::io("creating", path, source)),
@@ -173,12 +173,12 @@ fn ensure_folder(path: &Path) -> Result<(), Error> {
     }
 }
 
-fn sync_folder_of(path: &Path) -> Result<(), Error> {
+pub(super) fn sync_folder_of(path: &Path) -> Result<(), Error> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| Error::io("syncing", folder, source))
 }
 
-fn remove_if_there(path: &Path) -> Result<(), Error> {
+pub(super) fn remove_if_there(path: &Path) -> Result<(), Error> {
     match fs::remove_file(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::io("removing", path, source)),
         _ => Ok(()),
@@ -186,11 +186,11 @@ fn remove_if_there(path: &Path) -> Result<(), Error> {
 }
 
 /// Links are left alone.
-fn is_folder(path: &Path) -> bool {
+pub(super) fn is_folder(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
 }
 
-fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+pub(super) fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let read = || fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>();
     read().map_err(|source| Error::io("listing", folder, source))
 }

@@ -181,6 +181,11 @@ impl UserData {
         &self.database
     }
 
+    /// The same, for whoever goes on with it.
+    pub(crate) fn shared_database(&self) -> Arc<Database> {
+        self.database.clone()
+    }
+
     /// The keys of the values.
     pub(crate) fn keys(&self) -> &DataKeys {
         &self.keys

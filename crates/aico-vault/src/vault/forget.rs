@@ -54,6 +54,7 @@ impl Unlocked {
         }
         replaced?;
         drop(keys);
+        self.end_tree();
         let before = std::mem::replace(&mut *self.owner.write().unwrap_or_else(PoisonError::into_inner), owner);
         before.database().end_writing("the space was forgotten");
         self.system.database().settle()?;

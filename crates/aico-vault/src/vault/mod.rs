@@ -3,6 +3,7 @@ mod forget;
 mod history;
 mod keys;
 mod locked_log;
+mod mount;
 mod rotate;
 mod spaces;
 mod value;
@@ -28,6 +29,7 @@ use spaces::Spaces;
 pub use copy::{CopiedFile, Copy};
 pub use keys::{KeyChange, SlotState};
 pub use locked_log::LockedLog;
+pub use mount::Mounted;
 pub use rotate::{Progress, Rotated, Tell};
 pub use value::{Export, ExportedValue, Get, Put};
 pub use verify::{Checked, Content};
@@ -79,6 +81,8 @@ pub struct Unlocked {
     asking: Mutex<()>,
     /// Held while the stores get new keys.
     rotating: Mutex<()>,
+    /// The owner's files, while they are mounted.
+    trees: Mutex<mount::Trees>,
 }
 
 /// One person's vault, held by this process alone.
@@ -322,6 +326,7 @@ impl Unlocked {
             locked,
             asking: Mutex::default(),
             rotating: Mutex::default(),
+            trees: Mutex::default(),
         })
     }
 

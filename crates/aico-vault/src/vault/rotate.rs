@@ -113,9 +113,16 @@ impl Unlocked {
     fn rotate_owner(&self, epoch: u32, tell: Tell<'_>) -> Result<Renewed, Error> {
         let (id, found) = self.system.owner_epoch()?;
         let owner = self.owner();
-        let total = owner.file_bytes()?;
-        let renewed =
-            owner.renew(epoch, &mut |done| tell(Progress { part: "files", done: done.bytes, of: Some(total) }))?;
+        let tree = self.tree()?;
+        let values = owner.file_bytes()?;
+        let of = Some(values.saturating_add(tree.file_bytes()?));
+        let mut renewed = owner.renew(epoch, &mut |done| tell(Progress { part: "files", done: done.bytes, of }))?;
+        let before = renewed.bytes;
+        let files =
+            tree.renew(epoch, &mut |done| tell(Progress { part: "files", done: before.saturating_add(done), of }))?;
+        renewed.bytes = before.saturating_add(files.bytes);
+        renewed.damaged = renewed.damaged.saturating_add(files.damaged);
+        drop(tree);
         if found >= epoch {
             return Ok(renewed);
         }

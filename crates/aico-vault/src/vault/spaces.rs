@@ -11,11 +11,12 @@ use crate::data_keys::DataKeys;
 use crate::header::{Header, SpaceId, VaultId};
 use crate::store::{Database, Step, sweep_histories};
 use crate::system::{self, ANCHOR_TABLE, OwnerSpace, System, SystemKeys};
+use crate::tree::{self, TREE_TABLES};
 use crate::user_data::{self, KEY_COLUMNS, USER_DATA_TABLES, UserData};
 use crate::{Error, durable};
 
 /// The tables of a person's space, in the order in which they came.
-pub(super) const OWNER_MIGRATIONS: &[&str] = &[USER_DATA_TABLES, ANCHOR_TABLE, KEY_COLUMNS];
+pub(super) const OWNER_MIGRATIONS: &[&str] = &[USER_DATA_TABLES, ANCHOR_TABLE, KEY_COLUMNS, TREE_TABLES];
 
 /// The opened stores of a vault.
 pub(super) struct Spaces {
@@ -60,6 +61,11 @@ pub(super) fn data_keys(vault: VaultId, system: &System, space: &OwnerSpace) -> 
 pub(super) fn of_owner(home: &Path, OwnerSpace { id, epoch, key }: &OwnerSpace) -> user_data::Owner {
     let folder = folder(home, id).join("files");
     user_data::Owner { folder, id: *id.as_bytes(), epoch: *epoch, old_wrap: key.file_wrap_key() }
+}
+
+/// Where the tree of the owner's space lies.
+pub(super) fn tree_of(home: &Path, id: &SpaceId, epoch: u32) -> tree::Place {
+    tree::Place { folder: folder(home, id).join("tree"), space: *id.as_bytes(), epoch }
 }
 
 /// Where a space lies.

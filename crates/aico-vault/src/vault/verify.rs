@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use aico_crypto::RootKey;
 
-use super::spaces::{OWNER_MIGRATIONS, data_keys, folder, of_owner, open_database, store};
+use super::spaces::{OWNER_MIGRATIONS, data_keys, folder, of_owner, open_database, store, tree_of};
 use super::{HEADER, How, Locked, Vault, locked_log, newest_kept};
 use crate::audit::{self, Anchored, Expectations, VerifyError};
 use crate::store::Database;
 use crate::system::{self, System, SystemKeys};
+use crate::tree;
 use crate::user_data::{MAX_LIST_ENTRIES, UserData};
 use crate::{Error, Header};
 
@@ -134,6 +135,14 @@ fn spaces(
         opened().inspect_err(|error| found(damaged(part, format!("what is in it does not open: {error}")))).ok();
     if let Some(Err(error)) = owner.as_ref().map(|owner| values(owner, found)) {
         found(damaged("the list of your values", error.to_string()));
+    }
+    if let Some(owner) = &owner {
+        let place = tree_of(home, &keys.owner.id, keys.owner.epoch);
+        let mut broken = |path: &str, error: Error| found(damaged(&format!("the file {path}"), error.to_string()));
+        match tree::check(owner.database(), owner.keys(), &place, &mut broken) {
+            Ok((count, bytes)) => found(intact("your space: files", Content::Values(count, bytes))),
+            Err(error) => found(damaged("the list of your files", error.to_string())),
+        }
     }
     // A database that does not say what it remembers is damaged, and was named above.
     let kept = [Some(&**system.database()), owner.as_ref().map(UserData::database)];

@@ -13,6 +13,7 @@ mod identity;
 mod import;
 mod kit;
 mod lock;
+mod mount;
 mod query;
 mod reset;
 mod security;
@@ -91,6 +92,8 @@ async fn dispatch(command: Command, owner: Owner, confinement: Confinement) -> R
         Command::Lock => lock::lock().await,
         Command::Unlock { recovery } => lock::unlock(owner, recovery).await,
         Command::Backup(command) => backup::backup(command, owner).await,
+        Command::MountGuard { dir, device } => tokio::task::block_in_place(|| mount::guard(dir, device)),
+        Command::Mount { dir, read_only } => mount::mount(&dir, read_only, owner).await,
         Command::Forget(command) => forget::forget(command, owner).await,
         Command::Security(command) => security::security(command, owner).await,
         Command::Doctor { json } => doctor::doctor(json).await,

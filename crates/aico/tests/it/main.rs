@@ -24,6 +24,7 @@ mod kit;
 mod layers;
 mod lock;
 mod migrate;
+mod mount;
 mod owner;
 mod pty;
 mod python_aico;
