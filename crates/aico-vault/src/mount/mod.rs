@@ -230,7 +230,7 @@ impl Clock {
             drop(stopped);
             ticks = ticks.wrapping_add(1);
             // What fails stays to be written, and whoever syncs is told.
-            let _later = tree.tick(ticks % TICKS_OF_CONTENTS == 0);
+            let _later = tree.tick(ticks.is_multiple_of(TICKS_OF_CONTENTS));
             stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
         }
     }

@@ -94,7 +94,7 @@ impl Holes {
 
     /// Reads what [`Holes::encode`] wrote, for a file of `blocks` blocks.
     pub(super) fn decode(bytes: &[u8], blocks: u64) -> Option<Self> {
-        if bytes.len() % RANGE_BYTES != 0 || bytes.len() > MAX_HOLES * RANGE_BYTES {
+        if !bytes.len().is_multiple_of(RANGE_BYTES) || bytes.len() > MAX_HOLES * RANGE_BYTES {
             return None;
         }
         let (mut holes, mut least) = (BTreeMap::new(), 0);

@@ -67,6 +67,9 @@ impl Unlocked {
         let _nothing_else = self.rotating.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         remove(folder)?;
         durable::create_folder(folder)?;
+        // The files of the tree change in their places.
+        let _not_mounted =
+            self.take_mount().map_err(|_| Error::Refused("files are mounted: unmount them, then copy the vault"))?;
         let (owner, mut pages) = (self.owner(), |_, _| go_on());
         // Nothing is forgotten between the one store and the other.
         let _kept = owner.keys().hold();
@@ -74,6 +77,10 @@ impl Unlocked {
         let space = spaces::folder(folder, &id);
         durable::create_folder(&space)?;
         owner.copy_to(&spaces::store(&space, epoch), &space.join("files"), &mut pages)?;
+        let tree = spaces::folder(&self.places.home, &id).join("tree");
+        if tree.exists() {
+            copy_folder(&tree, &space.join("tree"))?;
+        }
         // Nor does what opens it change.
         let keys = self.keys();
         let (id, epoch) = keys.header.system_space();
@@ -168,6 +175,15 @@ fn link_log(from: &Path, to: &Path) -> Result<(), Error> {
         } else if !name.to_string_lossy().ends_with(".tmp") {
             durable::link_or_copy(&path, &target)?;
         }
+    }
+    Ok(())
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<(), Error> {
+    durable::create_folder(to)?;
+    for entry in entries(from)? {
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() { copy_folder(&path, &target) } else { copy_file(&path, &target) }?;
     }
     Ok(())
 }

@@ -74,7 +74,7 @@ impl Unlocked {
         }
     }
 
-    fn take_mount(&self) -> Result<TheMount<'_>, Error> {
+    pub(super) fn take_mount(&self) -> Result<TheMount<'_>, Error> {
         let mut trees = self.trees();
         if std::mem::replace(&mut trees.mounted, true) {
             return Err(Error::Refused("the files are mounted already"));
@@ -89,7 +89,7 @@ impl Unlocked {
 
 /// There is one mount at a time: two kernels' memories of the same names would not agree.
 #[derive(Debug)]
-struct TheMount<'a>(&'a Unlocked);
+pub(super) struct TheMount<'a>(&'a Unlocked);
 
 impl Drop for TheMount<'_> {
     fn drop(&mut self) {
