@@ -167,6 +167,7 @@ impl Backend {
             sessions: Sessions::default(),
             stretching: Semaphore::new(1),
             showing: Semaphore::new(1),
+            asking: Semaphore::new(1),
             connections: Mutex::default(),
             next_connection: AtomicU64::new(0),
             tcp: tcp.as_ref().and_then(|socket| socket.local_addr().ok()),
@@ -276,6 +277,7 @@ pub(crate) struct Running {
     sessions: Sessions,
     stretching: Semaphore,
     showing: Semaphore,
+    asking: Semaphore,
     connections: Mutex<BTreeMap<u64, Connection>>,
     next_connection: AtomicU64,
     fingerprint: Fingerprint,
@@ -317,6 +319,11 @@ impl Running {
     /// Stretching a password takes much memory: one at a time.
     pub(crate) fn stretching(&self) -> &Semaphore {
         &self.stretching
+    }
+
+    /// One question over the access history at a time.
+    pub(crate) fn asking(&self) -> &Semaphore {
+        &self.asking
     }
 
     /// Notices are shown to one at a time.

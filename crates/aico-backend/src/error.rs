@@ -51,6 +51,7 @@ pub(crate) fn failure(error: &aico_vault::Error) -> Failure {
         E::NoSlot(_) => (FailureCode::NotFound, Some("`aico security slots list` shows what opens the vault")),
         E::Stopped => (FailureCode::Stopping, Some("the next start goes on with it")),
         E::Refused(_) => (FailureCode::Denied, Some("nothing was changed")),
+        E::Question(_) => (FailureCode::BadRequest, Some("`aico query` alone shows the tables and their columns")),
         E::Memory { .. } => (FailureCode::NoMemory, Some("close some programs and try again; nothing was changed")),
         E::LockedByOwner => (FailureCode::Locked, Some("`aico unlock` opens it")),
         E::Locked(_) => (FailureCode::Failed, Some("`aico doctor` says what is missing")),

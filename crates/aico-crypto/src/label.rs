@@ -50,6 +50,7 @@ labels! {
     HEADER = "vault header";
     IDENTITY_SEAL = "identity seal";
     STORE_SQLCIPHER = "store sqlcipher";
+    STORE_DUCKDB = "store duckdb";
     FILE_WRAP = "file wrap";
     GRANT_SIGN = "grant signer";
     DATA_VALUE = "data value";

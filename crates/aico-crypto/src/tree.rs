@@ -83,6 +83,10 @@ key! {
     StoreKey
 }
 key! {
+    /// The key of the system space's access history, a DuckDB file.
+    HistoryKey
+}
+key! {
     /// Wraps the keys of a space's files.
     FileWrapKey
 }
@@ -315,6 +319,12 @@ impl SpaceKey {
         StoreKey(kdf(self.0.bytes(), Label::STORE_SQLCIPHER, &[]))
     }
 
+    /// The key of the space's access history.
+    #[must_use]
+    pub fn history_key(&self) -> HistoryKey {
+        HistoryKey(kdf(self.0.bytes(), Label::STORE_DUCKDB, &[]))
+    }
+
     /// The key that wraps the keys of files that were written before there were data keys.
     #[must_use]
     pub fn file_wrap_key(&self) -> FileWrapKey {
@@ -356,6 +366,13 @@ impl StoreKey {
             literal.push(b'\'');
             set(&literal)
         })
+    }
+}
+
+impl HistoryKey {
+    /// Lends the key itself, where it lies, to `run`: the cipher below DuckDB reads it there. No copy is made for it.
+    pub fn hazmat_lent_to_duckdb<T>(&self, run: impl FnOnce(&[u8; 32]) -> T) -> T {
+        run(self.0.bytes())
     }
 }
 

@@ -251,6 +251,12 @@ pub enum Request {
         /// At most this many, 1 to 100.
         count: u32,
     },
+    /// A question over the access history: [`QueryAnswer`], then its rows as data parts and an end.
+    #[serde(rename = "query")]
+    Query {
+        /// One SELECT.
+        sql: String,
+    },
     /// The newest tree head that the vault keeps: [`AnchorAnswer`].
     #[serde(rename = "audit.anchor")]
     AuditAnchor {},
@@ -623,6 +629,29 @@ pub struct AnchorAnswer {
     pub size: u64,
     /// The head's root, in base64; empty while there is no head.
     pub root: String,
+}
+
+/// A column of an answer to [`Request::Query`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueryColumn {
+    /// Its name.
+    pub name: String,
+    /// The engine's name of its type.
+    #[serde(rename = "type")]
+    pub of_type: String,
+}
+
+/// Answers [`Request::Query`]; the rows follow, each a line of JSON: an array with a value for each column.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueryAnswer {
+    /// Its columns.
+    pub columns: Vec<QueryColumn>,
+    /// Number of rows that follow.
+    pub rows: u64,
+    /// Whether there are more, beyond what an answer may have.
+    pub more: bool,
 }
 
 /// An identity that waits to be enrolled.

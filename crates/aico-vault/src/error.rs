@@ -94,6 +94,9 @@ pub enum Error {
         /// Its answer.
         source: rusqlite::Error,
     },
+    /// The history's engine refused a question, in its own words.
+    #[error("{0}")]
+    Question(String),
     /// A cryptographic check failed outside the places above.
     #[error(transparent)]
     Crypto(#[from] aico_crypto::Error),

@@ -18,6 +18,7 @@ pub mod unlock;
 mod user_data;
 mod vault;
 
+pub use aico_ffi_duckdb::{Answer, Column, Kind};
 pub use error::Error;
 pub use header::{Header, MAX_HEADER_BYTES, NewSlot, SlotId, SlotKind, SpaceId, SystemSpace, VaultId};
 pub use hold::{Front, is_held};

@@ -84,6 +84,14 @@ pub(crate) enum Command {
     /// Read and verify the audit log
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Ask the access history: who read or wrote what, and when; without SQL, show its tables
+    Query {
+        /// One SELECT, as DuckDB has it
+        sql: Option<String>,
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
     /// Who speaks, and who is let in
     #[command(subcommand)]
     Identity(IdentityCommand),
@@ -382,6 +390,7 @@ impl Args {
     pub(crate) fn json(&self) -> bool {
         match &self.command {
             Command::Status { json, .. }
+            | Command::Query { json, .. }
             | Command::Doctor { json }
             | Command::Data(DataCommand::List { json, .. } | DataCommand::Inventory { json })
             | Command::Config(ConfigCommand::Show { json })

@@ -6,6 +6,7 @@ mod data;
 mod export;
 mod identities;
 mod keys;
+mod query;
 mod system;
 
 use std::sync::Arc;
@@ -90,6 +91,7 @@ async fn handle(running: &Running, caller: &mut Caller, request: Request, line: 
         Request::Status { notices } => system::status(running, caller, notices, line).await,
         Request::Connections {} => reply(line, system::connections(running, caller)).await,
         Request::AuditTail { count } => reply(line, system::audit_tail(running, caller, count)).await,
+        Request::Query { sql } => query::query(running, caller, &sql, line).await,
         Request::AuditAnchor {} => reply(line, system::audit_anchor(running, caller)).await,
         Request::Auth { proof, keep } => reply(line, keys::authenticate(running, caller, &proof, keep).await).await,
         Request::Confirm {} => reply(line, keys::confirm(caller)).await,

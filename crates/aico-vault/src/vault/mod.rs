@@ -1,5 +1,6 @@
 mod copy;
 mod forget;
+mod history;
 mod keys;
 mod locked_log;
 mod rotate;
@@ -74,6 +75,8 @@ pub struct Unlocked {
     journal: Journal,
     /// Authenticates the side file of the time before this opening.
     locked: Mutex<Option<LockedKey>>,
+    /// Held while a question over the access history is answered.
+    asking: Mutex<()>,
     /// Held while the stores get new keys.
     rotating: Mutex<()>,
 }
@@ -308,7 +311,18 @@ impl Unlocked {
         let journal = Journal::new(log, keys.pseudonyms);
         let locked = Mutex::new(keys.locked);
         let (keys, owner) = (Mutex::new(Keys { header, root }), RwLock::new(owner));
-        Ok(Self { places, keys, by, system, owner, log_key, journal, locked, rotating: Mutex::default() })
+        Ok(Self {
+            places,
+            keys,
+            by,
+            system,
+            owner,
+            log_key,
+            journal,
+            locked,
+            asking: Mutex::default(),
+            rotating: Mutex::default(),
+        })
     }
 
     fn owner(&self) -> UserData {

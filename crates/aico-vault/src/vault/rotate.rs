@@ -81,6 +81,7 @@ impl Unlocked {
         let (of_owner, of_system) = self.targets()?;
         let renewed = self.rotate_owner(of_owner, tell)?;
         self.rotate_system(of_system, tell)?;
+        self.drop_old_histories()?;
         self.system.put_setting(COMPLETE, &now_ms.to_be_bytes(), &self.journal.log().head())?;
         self.system.put_setting(UNDER_WAY, &[], &self.journal.log().head())?;
         let Renewed { bytes, damaged, .. } = renewed;

@@ -9,7 +9,7 @@ use aico_crypto::{RootKey, SpaceKey};
 
 use crate::data_keys::DataKeys;
 use crate::header::{Header, SpaceId, VaultId};
-use crate::store::{Database, Step};
+use crate::store::{Database, Step, sweep_histories};
 use crate::system::{self, ANCHOR_TABLE, OwnerSpace, System, SystemKeys};
 use crate::user_data::{self, KEY_COLUMNS, USER_DATA_TABLES, UserData};
 use crate::{Error, durable};
@@ -106,6 +106,7 @@ pub(super) fn sweep(home: &Path, header: &Header, system: &System, owner: &Owner
             }
         }
     }
+    sweep_histories(&folder(home, &id), epoch)?;
     system.removed_spaces()?.iter().try_for_each(|id| remove(home, system, id))
 }
 

@@ -13,6 +13,7 @@ mod identity;
 mod import;
 mod kit;
 mod lock;
+mod query;
 mod reset;
 mod security;
 pub(crate) mod service;
@@ -104,6 +105,7 @@ async fn dispatch(command: Command, owner: Owner, confinement: Confinement) -> R
         Command::Audit(AuditCommand::Verify { require_anchor, checkpoint, json }) => {
             audit::verify(require_anchor, checkpoint.as_deref(), json).await
         }
+        Command::Query { sql, json } => query::query(sql, json).await,
         Command::Identity(command) => identity::identity(command, owner).await,
     }
 }

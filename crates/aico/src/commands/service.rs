@@ -27,6 +27,8 @@ use unit::{SystemUnit, UserUnit};
 
 /// Where the system unit's program lies: root's alone, so that no user's file runs as another user.
 const PROGRAM: &str = "/usr/local/lib/aico/aico";
+/// The library that the program looks for beside itself.
+const LIBRARY: &str = "/usr/local/lib/aico/libduckdb.so";
 
 pub(crate) fn service(command: ServiceCommand) -> Result<(), Error> {
     match command {
@@ -95,6 +97,7 @@ fn install_system(owner: Option<&str>, print: bool, ground: &Ground) -> Result<(
         plan.add(Step::Folder { path: folder, mode: 0o700, user: Some(own.clone()) });
     }
     plan.add(Step::Folder { path: kind::folder_of(Path::new(PROGRAM)), mode: 0o755, user: None });
+    plan.add(Step::Library(LIBRARY.into()));
     plan.add(Step::Program(PROGRAM.into()));
     let text = SystemUnit { program: Path::new(PROGRAM), owner: &owner, owner_uid: account.uid }.text()?;
     plan.add(Step::File { path: path.clone(), text });
@@ -131,6 +134,7 @@ fn remove(kind: &Kind, ground: &Ground) -> Result<(), Error> {
     plan.add(Step::Remove(path.clone()));
     if matches!(kind, Kind::System(_)) && state::system_units(ground).len() == 1 {
         plan.add(Step::Remove(PROGRAM.into()));
+        plan.add(Step::Remove(LIBRARY.into()));
         plan.add(Step::Remove(kind::folder_of(Path::new(PROGRAM))));
     }
     plan.add(Step::Systemd(kind.reload()));

@@ -194,6 +194,17 @@ impl Drop for Home {
 /// open for writing, and it could not be run.
 pub(crate) fn copy_program(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg(from).arg(to).status().unwrap().success());
+    // DuckDB's library lies where another user does not come to, or beside the program.
+    let library = library().expect("the program is linked with DuckDB");
+    assert!(Command::new("cp").arg(library).arg(to.parent().unwrap()).status().unwrap().success());
+}
+
+/// The DuckDB that this program, too, has loaded.
+pub(crate) fn library() -> Option<PathBuf> {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let path =
+        maps.lines().filter_map(|line| line.split_whitespace().nth(5)).find(|path| path.ends_with("/libduckdb.so"));
+    path.map(PathBuf::from)
 }
 
 /// Every file below `folder`.

@@ -231,11 +231,20 @@ fn the_system_service_is_laid_out_and_removed_without_its_data() {
         assert!(printed.contains("export AICO_RUN_DIR=/run/aico-nobody"), "{printed}");
     }
     let (unit, program) = ("etc/systemd/system/aico-nobody.service", "usr/local/lib/aico/aico");
-    assert_eq!(files(&image), [image.join(unit), image.join(program)]);
+    let library = "usr/local/lib/aico/libduckdb.so";
+    assert_eq!(files(&image), [image.join(unit), image.join(program), image.join(library)]);
+    assert!(fs::read(image.join(library)).unwrap() == fs::read(crate::home::library().unwrap()).unwrap());
+    // The copy runs with the library beside it, wherever the first one has gone.
+    let alone = Command::new("/lib64/ld-linux-x86-64.so.2").arg("--list").arg(image.join(program)).env_clear().output();
+    if let Ok(alone) = alone {
+        let used = String::from_utf8_lossy(&alone.stdout).into_owned();
+        assert!(used.contains(image.join(library).to_str().unwrap()), "{used}");
+    }
     assert!(fs::read(image.join(program)).unwrap() == fs::read(env!("CARGO_BIN_EXE_aico")).unwrap());
     for (path, wanted) in [
         (unit, 0o644),
         (program, 0o755),
+        (library, 0o644),
         ("usr/local/lib/aico", 0o755),
         ("var/lib/aico-nobody", 0o700),
         ("var/lib/aico-nobody-keys", 0o700),

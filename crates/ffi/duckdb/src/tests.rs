@@ -350,6 +350,8 @@ fn a_changed_file_gives_no_other_rows() {
             Err(_) => refused += 1,
         }
     }
+    fs::write(folder.file(), &whole).unwrap();
+    assert_eq!(folder.reader().ask(ALL).unwrap(), good);
     println!("refused {refused}, the same {same} of {} bytes", whole.len());
     assert!(refused > 100);
     for cut in [0, 1, 4096, 12_288, whole.len() / 2, whole.len() - 1] {
@@ -357,6 +359,62 @@ fn a_changed_file_gives_no_other_rows() {
         let opened = Reader::open(&folder.file(), &KEY, &folder.temporary(), LIMITS);
         assert!(opened.and_then(|mut reader| reader.ask(ALL)).is_err(), "cut at {cut}");
     }
+}
+
+/// What DuckDB's cipher does not notice, and the vault's check of the whole file does: a block is not bound to its place, nor
+/// to its time.
+#[test]
+fn a_block_of_an_older_state_is_taken_for_the_newest() {
+    const BLOCK: usize = 256 * 1024;
+    let folder = Folder::new();
+    fill(&folder, Some(&KEY), 20_000);
+    let older = fs::read(folder.file()).unwrap();
+    let mut writer = Writer::open(&folder.file(), &KEY, 64 << 20).unwrap();
+    writer.append("access", 4, &[Cell::Number(1 << 40), Cell::Time(0), Cell::Text("newest"), Cell::Null]).unwrap();
+    writer.close().unwrap();
+    let newest = fs::read(folder.file()).unwrap();
+    assert_ne!(older, newest);
+    // The whole older file under its name: a good file.
+    fs::write(folder.file(), &older).unwrap();
+    assert_eq!(folder.reader().ask("SELECT count(*) FROM access").unwrap().rows, [[Some("20000".to_owned())]]);
+    // Two blocks in each other's place: both open, and only what they say of each other can be noticed.
+    let mut swapped = newest.clone();
+    let (first, second) = swapped[12_288..].split_at_mut(BLOCK);
+    first.swap_with_slice(&mut second[..BLOCK]);
+    fs::write(folder.file(), &swapped).unwrap();
+    let opened = Reader::open(&folder.file(), &KEY, &folder.temporary(), LIMITS);
+    let said = opened.and_then(|mut reader| reader.ask("SELECT sum(index), max(who) FROM access"));
+    let said = said.map_or_else(|error| error.to_string(), |answer| format!("{answer:?}"));
+    assert!(!said.contains("do not open"), "the cipher does not notice: {said}");
+}
+
+/// Our key is lent: DuckDB, the shim and OpenSSL keep no copy of it.
+#[test]
+fn the_key_is_in_memory_once() {
+    use std::io::{Read, Seek, SeekFrom};
+    let folder = Folder::new();
+    let mut key = Box::new([0; 32]);
+    fs::File::open("/dev/urandom").unwrap().read_exact(&mut *key).unwrap();
+    fill(&folder, Some(&key), 1000);
+    let mut reader = Reader::open(&folder.file(), &key, &folder.temporary(), LIMITS).unwrap();
+    assert_eq!(reader.ask("SELECT count(*) FROM access").unwrap().rows.len(), 1);
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let mut memory = fs::File::open("/proc/self/mem").unwrap();
+    let mut found = Vec::new();
+    for line in maps.lines().filter(|line| line.contains(" rw")) {
+        let (from, to) = line.split_once(' ').unwrap().0.split_once('-').unwrap();
+        let [from, to] = [from, to].map(|digits| u64::from_str_radix(digits, 16).unwrap());
+        let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
+        // Other threads give memory back meanwhile.
+        if memory.seek(SeekFrom::Start(from)).and_then(|_| memory.read_exact(&mut bytes)).is_err() {
+            continue;
+        }
+        let at = bytes.windows(32).enumerate().filter(|(_, window)| *window == key.as_slice());
+        found.extend(at.map(|(at, _)| from + at as u64));
+        bytes.fill(0);
+    }
+    assert_eq!(found, [key.as_ptr() as u64], "here, and nowhere else");
+    reader.close().unwrap();
 }
 
 /// `cargo test --release -p aico-ffi-duckdb -- --ignored --nocapture`

@@ -84,6 +84,18 @@ impl Ground {
         self.put(path, &mut program, 0o755)
     }
 
+    /// Copies the DuckDB that this program was loaded with.
+    pub(super) fn put_library(&self, path: &Path) -> Result<(), Error> {
+        let name = path.file_name().unwrap_or_default();
+        let loaded = fs::read_to_string("/proc/self/maps").and_then(|maps| {
+            let mut paths = maps.lines().filter_map(|line| line.find('/').and_then(|at| line.get(at..)).map(Path::new));
+            let found = paths.find(|path| path.file_name() == Some(name)).ok_or(io::ErrorKind::NotFound)?;
+            File::open(found)
+        });
+        let mut library = loaded.map_err(|error| Error::io(format!("read {}", name.display()), error))?;
+        self.put(path, &mut library, 0o644)
+    }
+
     /// Makes a folder with exactly this mode, of `user` if one is given. One that is there is taken if it is root's or
     /// theirs, and never by a link.
     pub(super) fn make_folder(&self, path: &Path, mode: u32, user: Option<&str>) -> Result<(), Error> {

@@ -79,6 +79,8 @@ pub(super) enum Step {
     Folder { path: PathBuf, mode: u32, user: Option<String> },
     /// Copies this program, mode 0755.
     Program(PathBuf),
+    /// Copies the DuckDB that this program runs with, mode 0644.
+    Library(PathBuf),
     /// Writes a text, mode 0644.
     File { path: PathBuf, text: String },
     /// Removes a file or an empty folder, if it is there.
@@ -94,6 +96,7 @@ impl Step {
             Self::Run(_) | Self::Systemd(_) => Ok(()),
             Self::Folder { path, mode, user } => ground.make_folder(path, *mode, user.as_deref()),
             Self::Program(path) => ground.put_program(path),
+            Self::Library(path) => ground.put_library(path),
             Self::File { path, text } => ground.put_text(path, text),
             Self::Remove(path) => ground.remove(path),
         }
@@ -110,6 +113,7 @@ impl fmt::Display for Step {
                 write!(f, "# folder: {} mode {mode:04o} of {}", shown(path), user.as_deref().unwrap_or("root"))
             }
             Self::Program(path) => write!(f, "# copy of this program: {} mode 0755", shown(path)),
+            Self::Library(path) => write!(f, "# copy of its library DuckDB: {} mode 0644", shown(path)),
             Self::File { path, text } => write!(f, "# file: {} mode 0644\n{}", shown(path), text.trim_end()),
             Self::Remove(path) => write!(f, "# remove: {}", shown(path)),
         }
