@@ -21,7 +21,7 @@ fn is_root() -> bool {
 }
 
 /// Every process of this home's backend: the supervisor and its worker.
-fn processes(home: &Home) -> Vec<u32> {
+pub(crate) fn processes(home: &Home) -> Vec<u32> {
     let supervisor = home.backend_pid();
     let begun = Instant::now();
     loop {
@@ -40,7 +40,7 @@ fn processes(home: &Home) -> Vec<u32> {
     }
 }
 
-fn status_line(pid: u32, name: &str) -> String {
+pub(crate) fn status_line(pid: u32, name: &str) -> String {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     line.unwrap_or_default().trim().to_owned()
@@ -142,6 +142,7 @@ fn keys(home: &Home) -> BTreeMap<String, Vec<u8>> {
     let system = &header[53..69];
     let space = open(&root, &role("root space", &[vault_id, system, &header[69..73]]), &header[73..145]);
     let store = kdf(&space, "store sqlcipher", b"", 32);
+    keys.insert("key of the access history (DuckDB)".to_owned(), kdf(&space, "store duckdb", b"", 32));
     let digits = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
 
     // A copy, so that the running program's database is left alone.
@@ -215,6 +216,7 @@ fn the_memory_of_an_unlocked_vault_holds_no_key_and_no_password() {
     home.down();
     home.up();
     work(&home);
+    home.ok(&["query", "SELECT count(*) FROM access"]);
     let keys = keys(&home);
     let (mut engines, mut leaks) = (BTreeMap::new(), Vec::new());
     for pid in processes(&home) {

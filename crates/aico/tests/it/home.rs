@@ -195,7 +195,7 @@ impl Drop for Home {
 pub(crate) fn copy_program(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg(from).arg(to).status().unwrap().success());
     // DuckDB's library lies where another user does not come to, or beside the program.
-    let library = library().expect("the program is linked with DuckDB");
+    let library = library().unwrap();
     assert!(Command::new("cp").arg(library).arg(to.parent().unwrap()).status().unwrap().success());
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use crate::hardening::{processes, status_line};
 use crate::home::{Home, files};
 
 fn histories(home: &Home) -> Vec<PathBuf> {
@@ -89,6 +90,21 @@ fn a_sort_that_does_not_fit_into_memory_works_under_the_filters() {
     let left: Vec<_> =
         histories(&home).into_iter().filter(|path| path.to_str().unwrap().contains("history.tmp")).collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// DuckDB's own limit is not for what functions make: one line could ask for the whole machine.
+#[test]
+fn a_question_does_not_take_the_machines_memory() {
+    let home = Home::running();
+    home.ok(&["query", "SELECT 1"]);
+    for large in ["SELECT len(range(300000000))", "SELECT length(repeat('x', 2000000000))"] {
+        let errors = home.fails(2, &["query", large]);
+        assert!(errors.contains("Out of Memory"), "{errors}");
+    }
+    let worker = processes(&home).pop().unwrap();
+    let peak = status_line(worker, "VmHWM");
+    assert!(peak.trim_end_matches(" kB").parse::<u64>().unwrap() < 1 << 20, "{peak}");
+    home.ok(&["query", "SELECT 1"]);
 }
 
 #[test]

@@ -1,8 +1,12 @@
 // DuckDB's C++ side: a cipher over OpenSSL, one database on an encrypted file, and what Rust asks of it. Nothing is thrown
 // into Rust: every function that it calls catches everything.
+#include <atomic>
 #include <climits>
+#include <cstdlib>
 #include <cstring>
+#include <malloc.h>
 #include <memory>
+#include <new>
 #include <string>
 
 #include <openssl/crypto.h>
@@ -130,6 +134,55 @@ private:
 	const uint8_t *key;
 };
 
+// DuckDB's limit on memory is for its buffers. The lists and texts that a function makes are not among them, and a question
+// of one line can ask for any number of gigabytes: so its allocators, and that of C++, have an end, too.
+constexpr int64_t MOST_BYTES = 512LL << 20;
+std::atomic<int64_t> taken {0};
+
+// `size` bytes, those of `before` among them; null beyond the limit.
+void *Resize(void *before, size_t size) {
+	auto had = static_cast<int64_t>(before ? malloc_usable_size(before) : 0);
+	auto more = static_cast<int64_t>(size) - had;
+	// Little ones are given in any case: the way out of an error needs some.
+	if (size > 4096 && more > 0 && (more > MOST_BYTES || taken + more > MOST_BYTES)) {
+		return nullptr;
+	}
+	auto memory = realloc(before, size);
+	if (memory) {
+		taken += static_cast<int64_t>(malloc_usable_size(memory)) - had;
+	}
+	return memory;
+}
+
+void Release(void *memory) noexcept {
+	if (memory) {
+		taken -= static_cast<int64_t>(malloc_usable_size(memory));
+		free(memory);
+	}
+}
+
+data_ptr_t Take(PrivateAllocatorData *, idx_t size) {
+	return static_cast<data_ptr_t>(Resize(nullptr, size)); // Null becomes DuckDB's own error.
+}
+
+void Give(PrivateAllocatorData *, data_ptr_t memory, idx_t) {
+	Release(memory);
+}
+
+data_ptr_t Retake(PrivateAllocatorData *, data_ptr_t memory, idx_t, idx_t size) {
+	return static_cast<data_ptr_t>(Resize(memory, size));
+}
+
+// Once, before the first database. The allocator before it stays, for whoever has a reference to it.
+void LimitMemory() {
+	static shared_ptr<Allocator> before = [] {
+		auto limited = make_shared_ptr<Allocator>(Take, Give, Retake, nullptr);
+		std::swap(Allocator::DefaultAllocatorReference(), limited);
+		return limited;
+	}();
+	(void)before;
+}
+
 struct Database {
 	unique_ptr<DuckDB> duckdb;
 	unique_ptr<Connection> connection;
@@ -140,6 +193,35 @@ string Tidy(const std::exception &error) {
 }
 
 } // namespace
+
+// C++'s own, for all C++ of this process: DuckDB, and what is here.
+void *operator new(size_t size) {
+	auto memory = Resize(nullptr, size ? size : 1);
+	if (!memory) {
+		throw std::bad_alloc();
+	}
+	return memory;
+}
+
+void *operator new[](size_t size) {
+	return operator new(size);
+}
+
+void operator delete(void *memory) noexcept {
+	Release(memory);
+}
+
+void operator delete[](void *memory) noexcept {
+	Release(memory);
+}
+
+void operator delete(void *memory, size_t) noexcept {
+	Release(memory);
+}
+
+void operator delete[](void *memory, size_t) noexcept {
+	Release(memory);
+}
 
 extern "C" {
 
@@ -197,7 +279,9 @@ void Open(const aico_setup &setup, Database &database) {
 	if (strcmp(DuckDB::LibraryVersion(), AICO_DUCKDB_VERSION) != 0) {
 		throw IOException("the library is DuckDB %s, and not " AICO_DUCKDB_VERSION, DuckDB::LibraryVersion());
 	}
+	LimitMemory();
 	DBConfig config;
+	config.allocator = make_uniq<Allocator>(Take, Give, Retake, nullptr);
 	config.options.maximum_memory = setup.memory_bytes;
 	config.options.maximum_threads = setup.threads;
 	config.options.use_temporary_directory = setup.temporary != nullptr;
