@@ -239,13 +239,13 @@ fn fusermount(args: &[&str], dir: &Path) -> Result<Output, Error> {
 fn mounted_on(dir: &Path) -> Option<String> {
     let list = fs::read("/proc/self/mountinfo").ok()?;
     let dir = escaped(dir);
-    let found = list.split(|byte| *byte == b'\n').filter_map(|line| {
+    let mut found = list.split(|byte| *byte == b'\n').filter_map(|line| {
         let mut fields = line.split(|byte| *byte == b' ');
         let (device, point) = (fields.nth(2)?, fields.nth(1)?);
         (point == dir).then(|| String::from_utf8_lossy(device).into_owned())
     });
     // The last one lies on top.
-    found.last()
+    found.next_back()
 }
 
 /// A path as it stands in that list.
