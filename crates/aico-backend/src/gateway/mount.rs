@@ -11,7 +11,7 @@ use aico_proto::message::{Failure, FailureCode, MountAnswer};
 use aico_vault::{Looks, Mounted, Sums};
 use tokio::sync::Notify;
 use tokio::task::block_in_place;
-use tokio::time::{Instant, interval_at, sleep, timeout};
+use tokio::time::{Instant, interval_at, timeout};
 
 use crate::access::system_permit;
 use crate::backend::Running;
@@ -19,6 +19,8 @@ use crate::error::{bad_request, failure};
 use crate::gateway::Line;
 use crate::sessions::Caller;
 
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_millis(500);
 /// How often the client hears how it goes; so its channel is not taken for unused.
 const TELL: Duration = Duration::from_secs(20);
 /// How long a client has to unmount once its channel is over, or the backend stops: less than a lock waits.
@@ -41,7 +43,6 @@ pub(crate) async fn mount(
         Ok(permit) => permit,
         Err(failure) => return line.fail(&failure).await,
     };
-    let bound = permit.bounds().time;
     let Some((ticket, mut coming)) = running.descriptors().expect(process)? else {
         return line.fail(&busy("too many descriptors are expected")).await;
     };
@@ -60,24 +61,33 @@ pub(crate) async fn mount(
         Err(failure) => return line.fail(&failure).await,
     };
     let ended = match line.answer(&MountAnswer::Mounted {}).await {
-        Ok(()) => until_the_end(running, &mounted, &unmounted, bound, line).await,
+        Ok(()) => until_the_end(running, &mounted, &unmounted, line).await,
         Err(error) => Err(error),
     };
-    match ended {
-        Ok(()) => match block_in_place(|| mounted.end()) {
-            Ok(Sums { files, read, written, .. }) => line.answer(&MountAnswer::Ended { files, read, written }).await,
-            Err(error) => line.fail(&failure(&error)).await,
-        },
-        Err(error) => {
-            // Whoever was revoked gets no more of it; others may hand over what the kernel still has.
-            if !matches!(error, NetError::Closed(CloseReason::Revoked)) {
-                let _closed = line.sender.close(crate::gateway::close_reason(&error)).await;
-                let _cut = timeout(GRACE, unmounted.notified()).await;
-            }
-            let _recorded = block_in_place(|| mounted.end());
-            Err(error)
-        }
+    // Whoever was revoked gets no more of it; others may hand over what the kernel still has.
+    let told = match &ended {
+        Ok(End::Unmounted) | Err(NetError::Closed(CloseReason::Revoked)) => Ok(()),
+        Ok(End::Over) => line.fail(&over()).await,
+        Err(error) => line.sender.close(crate::gateway::close_reason(error)).await,
+    };
+    if !matches!(ended, Ok(End::Unmounted) | Err(NetError::Closed(CloseReason::Revoked))) {
+        let _cut = timeout(GRACE, unmounted.notified()).await;
     }
+    let recorded = block_in_place(|| mounted.end());
+    match (ended?, recorded) {
+        (End::Over, _) => told,
+        (End::Unmounted, Ok(Sums { files, read, written, .. })) => {
+            line.answer(&MountAnswer::Ended { files, read, written }).await
+        }
+        (End::Unmounted, Err(error)) => line.fail(&failure(&error)).await,
+    }
+}
+
+/// How a mount ended while its channel goes on.
+enum End {
+    Unmounted,
+    /// It came to its bounds, or what it showed was forgotten.
+    Over,
 }
 
 fn begin<'a>(
@@ -92,31 +102,38 @@ fn begin<'a>(
     begun.map_err(|error| failure(&error))
 }
 
-/// Returns when it was unmounted; an error is why it has to be.
+/// Returns when it has ended; an error is why it has to.
 async fn until_the_end(
     running: &Running,
     mounted: &Mounted<'_>,
     unmounted: &Notify,
-    bound: Duration,
     line: &mut Line<'_>,
-) -> Result<(), NetError> {
+) -> Result<End, NetError> {
     let mut stopping = running.stopping();
-    let over = sleep(bound);
-    tokio::pin!(over);
-    let mut tell = interval_at(Instant::now() + TELL, TELL);
+    let mut look = interval_at(Instant::now() + LOOK, LOOK);
+    let mut told = Instant::now();
     loop {
         tokio::select! {
             biased;
             left = line.receiver.receive() => return left.and(Err(NetError::UnexpectedMessage)),
-            () = unmounted.notified() => return Ok(()),
+            () = unmounted.notified() => return Ok(End::Unmounted),
             () = stopping.wait() => return Err(NetError::Closed(CloseReason::Shutdown)),
-            () = &mut over => return Err(NetError::Closed(CloseReason::Limit)),
-            _ = tell.tick() => {
-                let Sums { files, read, written, .. } = mounted.sums();
-                line.answer(&MountAnswer::Going { files, read, written }).await?;
-            }
+            _ = look.tick() => {}
+        }
+        if mounted.is_over() {
+            return Ok(End::Over);
+        }
+        if told.elapsed() >= TELL {
+            told = Instant::now();
+            let Sums { files, read, written, .. } = mounted.sums();
+            line.answer(&MountAnswer::Going { files, read, written }).await?;
         }
     }
+}
+
+fn over() -> Failure {
+    let message = "the mount came to its bounds of time or bytes, or what it showed was forgotten".to_owned();
+    Failure { code: FailureCode::Expired, message, hint: Some("mount again".to_owned()) }
 }
 
 fn busy(message: &str) -> Failure {

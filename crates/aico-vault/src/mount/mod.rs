@@ -107,6 +107,10 @@ impl Session {
         self.served.sums()
     }
 
+    pub(crate) fn is_over(&self) -> bool {
+        self.served.is_over()
+    }
+
     /// Ends it now: nothing is answered any more, what was written is brought to disk, and the descriptor is closed. What the
     /// kernel has not handed over is lost.
     pub(crate) fn end(&mut self) -> Result<Sums, Error> {
@@ -240,3 +244,6 @@ impl Clock {
         self.stop.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -77,7 +77,7 @@ impl Served {
         Sums { files, read, written, damaged: self.tree.damaged() }
     }
 
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         let moved = || self.read.load(Ordering::Relaxed).saturating_add(self.written.load(Ordering::Relaxed));
         self.over.load(Ordering::Acquire)
             || self.tree.is_ended()

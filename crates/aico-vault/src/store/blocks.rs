@@ -1,9 +1,9 @@
 //! Sealed files that are read and written in any order, block by block (`docs/spec/tree.md`, Sealed files).
 
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use aico_crypto::{BLOCK_BYTES, BlockCipher, FileKey, FileWrapKey, OsRandom, SEALED_BLOCK_BYTES, WRAPPED_BYTES};
@@ -38,10 +38,10 @@ impl BlockStore {
     /// Opens the folder, or makes it and those in it; the folder above must exist.
     pub(crate) fn open(folder: &Path, space: [u8; 16]) -> Result<Self, Error> {
         let store = Self::at(folder, space);
-        // The last one is made last: where it is, all of them are.
-        if !store.shard(255).is_dir() {
+        if !store.shard(u8::MAX).is_dir() {
             ensure_folder(folder)?;
-            (0..=255).try_for_each(|number| ensure_folder(&store.shard(number)))?;
+            (0..=u8::MAX).try_for_each(|number| make_folder(&store.shard(number)))?;
+            sync_folder_of(&store.shard(0))?;
         }
         Ok(store)
     }
@@ -59,7 +59,16 @@ impl BlockStore {
         let failed = |source| Error::io("creating", &path, source);
         // `create_new` is O_EXCL, which follows no link.
         let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+        options.read(true).write(true).create_new(true).mode(0o600);
+        let file = match options.open(&path) {
+            // A power cut came when the folders had just been made.
+            Err(source) if source.kind() == io::ErrorKind::NotFound => {
+                path.parent().map_or(Ok(()), ensure_folder)?;
+                options.open(&path)
+            }
+            made => made,
+        }
+        .map_err(failed)?;
         file.write_all_at(&header, 0).map_err(failed)?;
         let wrapped_key = wrap.wrap_file(&key, id.as_bytes(), &OsRandom)?;
         Ok(NewFile { file: BlockFile { file, path, cipher: key.block_cipher(&header)? }, id, wrapped_key })
@@ -137,6 +146,13 @@ impl BlockStore {
         let fields = MAGIC.into_iter().chain(VERSION.to_be_bytes()).chain(*id.as_bytes()).chain(self.space);
         header.iter_mut().zip(fields).for_each(|(to, from)| *to = from);
         header
+    }
+}
+
+fn make_folder(path: &Path) -> Result<(), Error> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => Err(Error::io("creating", path, source)),
+        _ => Ok(()),
     }
 }
 

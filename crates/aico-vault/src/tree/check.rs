@@ -20,7 +20,12 @@ pub(crate) fn check(
     found: &mut dyn FnMut(&str, Error),
 ) -> Result<(u64, u64), Error> {
     let Some(key) = keys.find_named(KEY_NAME)? else { return Ok((0, 0)) };
-    let sealing = Sealing { store: BlockStore::at(&place.folder, place.space), key, epoch: place.epoch.into() };
+    let sealing = Sealing {
+        store: BlockStore::at(&place.folder, place.space),
+        key,
+        epoch: place.epoch.into(),
+        settled: 0.into(),
+    };
     let (mut count, mut sum, mut after) = (0, 0, 0);
     while let Some(row) = database.read(|db| row::next(db, after))? {
         after = row.id;

@@ -39,6 +39,11 @@ pub(super) struct SealedFile {
 }
 
 impl Content {
+    /// Whether another one is the same, however often blocks were sealed.
+    pub(super) fn is_but_for_counting(&self, other: &Self) -> bool {
+        (self.size, &self.holes, &self.file) == (other.size, &other.holes, &other.file)
+    }
+
     /// Blocks that have content.
     pub(super) fn blocks(&self) -> u64 {
         self.size.div_ceil(BLOCK).saturating_sub(self.holes.blocks())
@@ -52,6 +57,8 @@ pub(super) struct Sealing {
     pub(super) key: Arc<OpenKey>,
     /// In which files are sealed from now on.
     pub(super) epoch: AtomicU32,
+    /// How often anything was settled.
+    pub(super) settled: AtomicU64,
 }
 
 impl Sealing {
@@ -68,6 +75,8 @@ impl Sealing {
 
 /// What was synced of a file, and the sealed files that it does without.
 pub(super) struct Settled {
+    /// The higher, the later.
+    pub(super) number: u64,
     pub(super) content: Content,
     pub(super) retired: Vec<FileId>,
 }
@@ -76,7 +85,10 @@ pub(super) struct Settled {
 #[derive(Debug)]
 pub(super) struct Contents {
     size: AtomicU64,
+    /// Set and cleared while `inner` is held.
     changed: AtomicBool,
+    /// Whether it is in the list of what was written.
+    listed: AtomicBool,
     /// Held while it is synced.
     turn: Mutex<()>,
     inner: RwLock<Inner>,
@@ -98,7 +110,8 @@ impl Contents {
     pub(super) fn new(content: Content) -> Self {
         let size = AtomicU64::new(content.size);
         let inner = Inner { now: content, file: None, published: true, retired: Vec::new(), cut: false };
-        Self { size, changed: AtomicBool::new(false), turn: Mutex::default(), inner: RwLock::new(inner) }
+        let (changed, listed) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { size, changed, listed, turn: Mutex::default(), inner: RwLock::new(inner) }
     }
 
     pub(super) fn size(&self) -> u64 {
@@ -120,9 +133,9 @@ impl Contents {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a change; whether it is the first one since it was settled.
-    pub(super) fn note_change(&self) -> bool {
-        !self.changed.swap(true, Ordering::AcqRel)
+    /// Whether it has to be put on the list of what was written, now that it was.
+    pub(super) fn is_to_be_listed(&self) -> bool {
+        self.is_changed() && !self.listed.swap(true, Ordering::AcqRel)
     }
 
     /// Opens the sealed file if there is one: it goes on when its name is removed.
@@ -174,7 +187,7 @@ impl Contents {
         }
         let mut inner = self.write_inner();
         let done = inner.write(sealing, offset, data, room);
-        self.size.store(inner.now.size, Ordering::Release);
+        self.note_change(&inner);
         done
     }
 
@@ -188,7 +201,7 @@ impl Contents {
                 Ok(())
             }
         };
-        self.size.store(inner.now.size, Ordering::Release);
+        self.note_change(&inner);
         done
     }
 
@@ -199,21 +212,25 @@ impl Contents {
             return Ok(0);
         }
         inner.reseal(sealing, room)?;
+        self.note_change(&inner);
         Ok(inner.now.size)
     }
 
     /// What a row may say once the store was synced, or [`Contents::sync`] was called on it. If that fails, it is to be
     /// given back by [`Contents::unsettle`].
-    pub(super) fn settle(&self) -> Settled {
+    pub(super) fn settle(&self, sealing: &Sealing) -> Settled {
         let mut inner = self.write_inner();
+        self.listed.store(false, Ordering::Release);
         self.changed.store(false, Ordering::Release);
-        Settled { content: inner.now.clone(), retired: std::mem::take(&mut inner.retired) }
+        let number = sealing.settled.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        Settled { number, content: inner.now.clone(), retired: std::mem::take(&mut inner.retired) }
     }
 
     /// It was not synced.
     pub(super) fn unsettle(&self, settled: Settled) {
         let mut inner = self.write_inner();
         self.changed.store(true, Ordering::Release);
+        self.listed.store(true, Ordering::Release);
         inner.retired.extend(settled.retired);
     }
 
@@ -235,14 +252,16 @@ impl Contents {
         Ok(())
     }
 
-    /// A row says that it has `size` bytes: what lies behind them, and behind the end now, is given back.
+    /// A row says that it has `size` bytes: if it has as many now, what lies behind them is given back.
     pub(super) fn trim(&self, size: u64) {
         let mut inner = self.write_inner();
-        if std::mem::take(&mut inner.cut)
+        if inner.cut
+            && size <= inner.now.size
             && let Some(file) = &inner.file
         {
             // What stays behind the end is never read.
-            let _stays = file.trim(inner.now.size.max(size).div_ceil(BLOCK));
+            let _stays = file.trim(inner.now.size.div_ceil(BLOCK));
+            inner.cut = false;
         }
     }
 
@@ -250,6 +269,12 @@ impl Contents {
     pub(super) fn files(&self) -> Vec<FileId> {
         let inner = self.read_inner();
         inner.now.file.iter().map(|file| file.id).chain(inner.retired.iter().copied()).collect()
+    }
+
+    /// With `inner` held: whoever settles it sees all of a change or none.
+    fn note_change(&self, inner: &Inner) {
+        self.size.store(inner.now.size, Ordering::Release);
+        self.changed.store(true, Ordering::Release);
     }
 
     fn opened(&self, sealing: &Sealing) -> Result<RwLockReadGuard<'_, Inner>, Error> {

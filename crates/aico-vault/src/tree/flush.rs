@@ -24,7 +24,7 @@ impl Tree {
         }
         if open.contents.is_changed() {
             self.written().remove(&open.id);
-            let settled = open.contents.settle();
+            let settled = open.contents.settle(&self.sealing);
             if let Err(error) = open.contents.sync(&self.sealing) {
                 self.unsettle(open.id, &open.contents, settled);
                 return Err(self.errno(&error));
@@ -92,7 +92,8 @@ impl Tree {
         }
         let contents = |id: &u64| self.state().nodes.get(id).and_then(|node| Some((*id, node.contents.clone()?)));
         let all: Vec<(u64, Arc<Contents>)> = ids.iter().filter_map(contents).collect();
-        let settled: Vec<_> = all.into_iter().map(|(id, contents)| (id, contents.settle(), contents)).collect();
+        let settled: Vec<_> =
+            all.into_iter().map(|(id, contents)| (id, contents.settle(&self.sealing), contents)).collect();
         let synced = self.sealing.store.sync();
         if let Err(error) = synced {
             settled.into_iter().for_each(|(id, settled, contents)| self.unsettle(id, &contents, settled));
@@ -122,6 +123,10 @@ impl State {
     pub(super) fn settle(&mut self, id: u64, settled: Settled) {
         self.garbage.extend(settled.retired);
         let Some(node) = self.nodes.get_mut(&id).filter(|node| node.linked) else { return };
+        if std::mem::replace(&mut node.settled, node.settled.max(settled.number)) > settled.number {
+            // A later one was quicker.
+            return;
+        }
         let idle = node.opens == 0 && node.contents.as_ref().is_some_and(|contents| !contents.is_changed());
         if idle {
             node.contents = None;
@@ -132,8 +137,7 @@ impl State {
     /// The same. How often blocks were written is not worth a transaction of its own while the file is in use.
     pub(super) fn note_content(&mut self, id: u64, content: Content, exactly: bool) {
         let Some(Kind::File(known)) = self.nodes.get_mut(&id).map(|node| &mut node.row.kind) else { return };
-        let counted = Content { sealed: known.sealed, ..content.clone() };
-        let only_counted = *known == counted;
+        let only_counted = known.is_but_for_counting(&content);
         if only_counted && !exactly && content.sealed.saturating_sub(known.sealed) < UNCOUNTED {
             return;
         }

@@ -23,14 +23,14 @@ mod names;
 mod renew;
 mod row;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use contents::{Contents, Sealing};
 use row::{Kind, NodeRow};
 
 pub(crate) use check::check;
 pub(crate) use names::{Named, Taken};
-pub(crate) use row::{ROOT, Times};
+pub(crate) use row::{ROOT, Times, has_files};
 
 /// The tree's table: one migration of the space's database.
 pub(crate) const TREE_TABLES: &str = row::TABLES;
@@ -89,6 +89,8 @@ struct Node {
     /// How often the kernel was told of it, and has not forgotten.
     lookups: u64,
     opens: u64,
+    /// Which settling its row speaks of.
+    settled: u64,
     /// Whether it still has a name.
     linked: bool,
 }
@@ -139,7 +141,7 @@ pub(crate) struct OpenFile {
 
 impl Node {
     fn new(row: NodeRow) -> Self {
-        Self { row, contents: None, lookups: 0, opens: 0, linked: true }
+        Self { row, contents: None, lookups: 0, opens: 0, settled: 0, linked: true }
     }
 
     fn sort(&self) -> Sort {
@@ -185,7 +187,7 @@ impl Tree {
         let key = keys.named(KEY_NAME)?;
         let (known, last) = database.read(|db| Ok((row::files(db)?, row::last(db)?)))?;
         store.sweep(&known)?;
-        let sealing = Sealing { store, key, epoch: AtomicU32::new(place.epoch) };
+        let sealing = Sealing { store, key, epoch: AtomicU32::new(place.epoch), settled: AtomicU64::new(0) };
         let mut state = State { next: last.max(ROOT).saturating_add(1), ..State::default() };
         match database.read(|db| row::find(db, ROOT))? {
             Some(root) => drop(state.nodes.insert(ROOT, Node::new(root))),
@@ -267,10 +269,14 @@ impl Tree {
             return;
         }
         open.contents.close();
-        if node.linked && !open.contents.is_changed() {
-            node.contents = None;
-            state.note_content(open.id, open.contents.now(), true);
-        } else if !node.linked {
+        if node.linked {
+            // One that is being settled is let go by whoever does that.
+            let now = open.contents.now();
+            if matches!(&node.row.kind, Kind::File(known) if known.is_but_for_counting(&now)) {
+                node.contents = None;
+                state.note_content(open.id, now, true);
+            }
+        } else {
             state.garbage.extend(open.contents.files());
             state.let_go(open.id);
         }
@@ -290,8 +296,9 @@ impl Tree {
     }
 
     pub(crate) fn write(&self, open: &OpenFile, offset: u64, data: &[u8], room: &mut Vec<u8>) -> Answer<()> {
+        let written = open.contents.write(&self.sealing, offset, data, room);
         self.note_written(open);
-        open.contents.write(&self.sealing, offset, data, room).map_err(|error| self.errno(&error))
+        written.map_err(|error| self.errno(&error))
     }
 
     /// Changes a node's attributes, and a file's length.
@@ -334,12 +341,13 @@ impl Tree {
         if open.contents.size() == size {
             return Ok(());
         }
+        let resized = open.contents.resize(&self.sealing, size, room);
         self.note_written(open);
-        open.contents.resize(&self.sealing, size, room).map_err(|error| self.errno(&error))
+        resized.map_err(|error| self.errno(&error))
     }
 
     fn note_written(&self, open: &OpenFile) {
-        if open.contents.note_change() {
+        if open.contents.is_to_be_listed() {
             self.written().insert(open.id);
         }
     }

@@ -113,6 +113,12 @@ pub(super) fn last(db: &Connection) -> Result<u64, Error> {
     Ok(last.cast_unsigned())
 }
 
+/// Whether there is anything that has content.
+pub(crate) fn has_files(database: &crate::store::Database) -> Result<bool, Error> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM node WHERE file_id IS NOT NULL)";
+    database.read(|db| Ok(db.query_row(sql, (), |row| row.get(0))?))
+}
+
 /// Bytes of all files that lie in sealed files.
 pub(super) fn file_bytes(db: &Connection) -> Result<u64, Error> {
     let sql = "SELECT coalesce(sum(size), 0) FROM node WHERE file_id IS NOT NULL";

@@ -12,13 +12,13 @@ use crate::header::{SpaceId, VaultId};
 const SPACE: [u8; 16] = [1; 16];
 
 /// A tree of its own, that can be closed and opened.
-struct Scene {
+pub(crate) struct Scene {
     folder: tempfile::TempDir,
     key: SpaceKey,
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let scene = Self { folder: tempfile::tempdir().unwrap(), key: SpaceKey::make(&aico_crypto::OsRandom).unwrap() };
         drop(Database::create(&scene.path("store.db"), scene.key.store_key(), &[TREE_TABLES, KEY_TABLE]).unwrap());
         scene
@@ -36,7 +36,7 @@ impl Scene {
         (database, keys, Place { folder: self.path("tree"), space: SPACE, epoch: 0 })
     }
 
-    fn open(&self) -> Tree {
+    pub(crate) fn open(&self) -> Tree {
         let (database, keys, place) = self.parts();
         Tree::open(database, &keys, &place).unwrap()
     }
@@ -491,4 +491,64 @@ proptest! {
         std::mem::forget(tree);
         prop_assert!(scene.open().content("a").unwrap() == model, "after a stop");
     }
+}
+
+/// Writers, the clock and a rotation at once: what `sync` returned for is there.
+#[test]
+fn what_was_synced_while_others_write_settle_and_renew_is_there() {
+    let scene = Scene::new();
+    let tree = scene.open();
+    let open: Vec<_> = (0..3).map(|at| tree.make_file(ROOT, &at.to_string(), b"")).collect();
+    let over = AtomicBool::new(false);
+    let synced: Vec<Vec<u8>> = std::thread::scope(|scope| {
+        let writers: Vec<_> = open
+            .iter()
+            .zip(0u64..)
+            .map(|(open, number)| {
+                let tree = &tree;
+                scope.spawn(move || {
+                    let (mut model, mut seed) = (Vec::new(), number * 1000);
+                    for _ in 0..150 {
+                        seed += 1;
+                        if seed % 11 == 0 {
+                            tree.resized(open, 0);
+                            model.clear();
+                        }
+                        let (at, data) = (seed as usize * 7919 % 40_000, bytes(seed, 1 + seed as usize % 9000));
+                        tree.put(open, at as u64, &data);
+                        model.resize(model.len().max(at + data.len()), 0);
+                        model[at..at + data.len()].copy_from_slice(&data);
+                        if seed % 3 == 0 {
+                            tree.sync(open, seed % 2 == 0).unwrap();
+                        }
+                    }
+                    tree.sync(open, false).unwrap();
+                    model
+                })
+            })
+            .collect();
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                tree.tick(true).unwrap();
+            }
+        });
+        scope.spawn(|| {
+            for epoch in 1.. {
+                tree.renew(epoch, &mut |_| true).unwrap();
+                if over.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        });
+        let models = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
+        over.store(true, Ordering::Relaxed);
+        models
+    });
+    std::mem::forget(tree);
+    let tree = scene.open();
+    for (at, model) in synced.iter().enumerate() {
+        assert!(tree.content(&at.to_string()).unwrap() == *model, "file {at}");
+    }
+    assert_eq!(scene.check(), (3, Vec::new()));
+    assert_eq!(scene.sealed_files().len(), 3);
 }

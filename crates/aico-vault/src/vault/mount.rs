@@ -67,6 +67,12 @@ impl Unlocked {
         Ok(tree)
     }
 
+    /// The owner's tree, if it is in use or has anything.
+    pub(super) fn tree_if_any(&self) -> Result<Option<Arc<Tree>>, Error> {
+        let in_use = self.trees().tree.strong_count() > 0;
+        if in_use || crate::tree::has_files(self.owner().database())? { self.tree().map(Some) } else { Ok(None) }
+    }
+
     /// Ends the tree that is in use, for ever: its space is being forgotten.
     pub(super) fn end_tree(&self) {
         if let Some(tree) = self.trees().tree.upgrade() {
@@ -112,6 +118,12 @@ impl Mounted<'_> {
     #[must_use]
     pub fn sums(&self) -> Sums {
         self.session.as_ref().map(Session::sums).unwrap_or_default()
+    }
+
+    /// Whether it came to its bounds, or what it shows was forgotten: nothing is read or written any more.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.session.as_ref().is_none_or(Session::is_over)
     }
 
     /// Ends it: what was written is on disk when this returns, and recorded with its sums. Programs that still use the

@@ -113,16 +113,17 @@ impl Unlocked {
     fn rotate_owner(&self, epoch: u32, tell: Tell<'_>) -> Result<Renewed, Error> {
         let (id, found) = self.system.owner_epoch()?;
         let owner = self.owner();
-        let tree = self.tree()?;
-        let values = owner.file_bytes()?;
-        let of = Some(values.saturating_add(tree.file_bytes()?));
+        let tree = self.tree_if_any()?;
+        let in_tree = tree.as_ref().map_or(Ok(0), |tree| tree.file_bytes())?;
+        let of = Some(owner.file_bytes()?.saturating_add(in_tree));
         let mut renewed = owner.renew(epoch, &mut |done| tell(Progress { part: "files", done: done.bytes, of }))?;
-        let before = renewed.bytes;
-        let files =
-            tree.renew(epoch, &mut |done| tell(Progress { part: "files", done: before.saturating_add(done), of }))?;
-        renewed.bytes = before.saturating_add(files.bytes);
-        renewed.damaged = renewed.damaged.saturating_add(files.damaged);
-        drop(tree);
+        if let Some(tree) = tree {
+            let before = renewed.bytes;
+            let mut go_on = |done| tell(Progress { part: "files", done: before.saturating_add(done), of });
+            let files = tree.renew(epoch, &mut go_on)?;
+            renewed.bytes = before.saturating_add(files.bytes);
+            renewed.damaged = renewed.damaged.saturating_add(files.damaged);
+        }
         if found >= epoch {
             return Ok(renewed);
         }

@@ -8,6 +8,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use aico_net::{Dial, Speaker, read_client_key};
+use aico_proto::message::{MountAnswer, Request};
+
 use crate::home::{Home, bytes, files};
 use crate::keys::{PASSWORD, passwords, protected};
 
@@ -480,7 +483,7 @@ fn it_ends_with_ctrl_c_and_when_somebody_else_unmounts() {
     mount.unmount();
     let log = home.text(&["audit", "tail", "-n", "100"]);
     assert!(log.contains("files.mount") && log.contains("files.unmounted"), "{log}");
-    assert!(log.contains("19 written"), "with its sums: {log}");
+    assert!(log.contains("1 files opened, 0 bytes read, 4 written"), "with its sums: {log}");
 }
 
 #[test]
@@ -694,7 +697,7 @@ fn what_cannot_be_mounted_on_is_refused_in_words() {
 }
 
 #[test]
-fn a_rotation_goes_on_under_a_mount_and_forgetting_everything_ends_it() {
+fn a_rotation_goes_on_under_a_mount() {
     let mut home = Home::running();
     let mount = Mount::new(&home, &[]);
     fs::write(mount.path("a"), bytes(1, 5 << 20)).unwrap();
@@ -718,4 +721,55 @@ fn a_rotation_goes_on_under_a_mount_and_forgetting_everything_ends_it() {
     let mount = Mount::new(&home, &[]);
     assert!(fs::read(mount.path("a")).unwrap() == bytes(1, 5 << 20), "rotated while it was not mounted");
     mount.unmount();
+}
+
+#[test]
+fn forgetting_everything_ends_it() {
+    let home = protected();
+    let file = passwords(&home, &[PASSWORD]);
+    let mount = Mount::new(&home, &["--password-file", &file]);
+    fs::write(mount.path("a"), bytes(1, 100_000)).unwrap();
+    let open = File::open(mount.path("a")).unwrap();
+    open.sync_all().unwrap();
+    assert_eq!(sealed_files(&home).len(), 1);
+    home.ok(&["forget", "space", "--password-file", &file]);
+    assert_eq!(sealed_files(&home).len(), 0);
+    let dir = mount.dir.clone();
+    let (code, said) = mount.end();
+    assert!(code == Some(1) && said.contains("was forgotten"), "{code:?} {said}");
+    assert!(!is_mounted(&dir) && open.read_exact_at(&mut [0], 0).is_err());
+    let mount = Mount::new(&home, &["--password-file", &file]);
+    assert_eq!(fs::read_dir(&mount.dir).unwrap().count(), 0);
+    mount.unmount();
+}
+
+/// A program with an identity, past the command line.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_fuse_descriptor_of_whoever_asked_is_taken() {
+    let home = Home::running();
+    let key = read_client_key(&home.keys().join("clients/cli.key")).unwrap();
+    let dial = Dial::local(&home.data().join("run"), Speaker::new(key).unwrap());
+    let request = Request::FilesMount { read_only: false, user: 0, group: 0 };
+    let mut client = dial.connect().await.unwrap();
+    let MountAnswer::HandOver { ticket } = client.ask(&request).await.unwrap() else { panic!() };
+    let wrong = format!("{:0>64}", "1");
+    dial.hand_over(&wrong, File::open("/dev/null").unwrap()).await.unwrap();
+    dial.hand_over(&ticket, File::open("/dev/null").unwrap()).await.unwrap();
+    let refused = client.next_answer::<MountAnswer>().await.unwrap_err();
+    assert!(refused.to_string().contains("not a FUSE descriptor"), "{refused}");
+    dial.hand_over(&ticket, File::open("/dev/null").unwrap()).await.unwrap();
+    // The channel goes on, and nobody is kept from mounting.
+    let MountAnswer::HandOver { ticket } = client.ask(&request).await.unwrap() else { panic!() };
+    drop(client);
+    dial.hand_over(&ticket, File::open("/dev/null").unwrap()).await.unwrap();
+    let dir = home.root().to_owned();
+    tokio::task::spawn_blocking(move || {
+        let mount = Mount::new(&home, &[]);
+        assert!(mount.dir.starts_with(dir));
+        mount.unmount();
+        let log = home.text(&["audit", "tail", "-n", "100"]);
+        assert!(log.contains("failed"), "{log}");
+    })
+    .await
+    .unwrap();
 }
