@@ -123,10 +123,11 @@ impl State {
     pub(super) fn settle(&mut self, id: u64, settled: Settled) {
         self.garbage.extend(settled.retired);
         let Some(node) = self.nodes.get_mut(&id).filter(|node| node.linked) else { return };
-        if std::mem::replace(&mut node.settled, node.settled.max(settled.number)) > settled.number {
+        if node.settled > settled.number {
             // A later one was quicker.
             return;
         }
+        node.settled = settled.number;
         let idle = node.opens == 0 && node.contents.as_ref().is_some_and(|contents| !contents.is_changed());
         if idle {
             node.contents = None;

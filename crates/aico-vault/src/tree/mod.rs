@@ -270,9 +270,10 @@ impl Tree {
         }
         open.contents.close();
         if node.linked {
-            // One that is being settled is let go by whoever does that.
+            // One that was written, or is being settled, is let go by whoever settles it.
             let now = open.contents.now();
-            if matches!(&node.row.kind, Kind::File(known) if known.is_but_for_counting(&now)) {
+            let settled = matches!(&node.row.kind, Kind::File(known) if known.is_but_for_counting(&now));
+            if settled && !open.contents.is_changed() {
                 node.contents = None;
                 state.note_content(open.id, now, true);
             }
