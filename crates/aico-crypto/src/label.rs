@@ -51,6 +51,7 @@ labels! {
     IDENTITY_SEAL = "identity seal";
     STORE_SQLCIPHER = "store sqlcipher";
     STORE_DUCKDB = "store duckdb";
+    STORE_ROCKSDB = "store rocksdb";
     FILE_WRAP = "file wrap";
     GRANT_SIGN = "grant signer";
     DATA_VALUE = "data value";

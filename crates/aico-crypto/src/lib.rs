@@ -63,8 +63,8 @@ pub use stream::{CHUNK_BYTES, ChunkCipher, SEALED_CHUNK_BYTES};
 pub use stretch::{MAX_PASSWORD_BYTES, Password, SALT_BYTES, STRETCH_COST_BYTES, StretchCost};
 pub use tree::{
     DataKey, FileKey, FileWrapKey, GrantKey, HeaderKey, HistoryKey, IdentitySealKey, LockedKey, LogKey, LogSealKey,
-    PseudonymKey, RootKey, SEALED_ROOT_BYTES, SealedFileKey, SlotKey, SlotSecret, SpaceKey, StoreKey, VouchKey,
-    seal_root_to_slot,
+    MemoryKey, PseudonymKey, RootKey, SEALED_ROOT_BYTES, SealedFileKey, SlotKey, SlotSecret, SpaceKey, StoreKey,
+    VouchKey, seal_root_to_slot,
 };
 pub use words::WordFault;
 pub use wrap::{SEALED_OVERHEAD_BYTES, WRAPPED_BYTES};

@@ -87,6 +87,10 @@ key! {
     HistoryKey
 }
 key! {
+    /// The key of a space's working memory, a RocksDB store.
+    MemoryKey
+}
+key! {
     /// Wraps the keys of a space's files.
     FileWrapKey
 }
@@ -325,6 +329,12 @@ impl SpaceKey {
         HistoryKey(kdf(self.0.bytes(), Label::STORE_DUCKDB, &[]))
     }
 
+    /// The key of the space's working memory.
+    #[must_use]
+    pub fn memory_key(&self) -> MemoryKey {
+        MemoryKey(kdf(self.0.bytes(), Label::STORE_ROCKSDB, &[]))
+    }
+
     /// The key that wraps the keys of files that were written before there were data keys.
     #[must_use]
     pub fn file_wrap_key(&self) -> FileWrapKey {
@@ -373,6 +383,13 @@ impl HistoryKey {
     /// Lends the key itself, where it lies, to `run`: the cipher below DuckDB reads it there. No copy is made for it.
     pub fn hazmat_lent_to_duckdb<T>(&self, run: impl FnOnce(&[u8; 32]) -> T) -> T {
         run(self.0.bytes())
+    }
+}
+
+impl MemoryKey {
+    /// Lends the key itself, where it lies, to `open`: the file system below RocksDB derives its own from it.
+    pub fn hazmat_lent_to_rocksdb<T>(&self, open: impl FnOnce(&[u8; 32]) -> T) -> T {
+        open(self.0.bytes())
     }
 }
 

@@ -167,7 +167,16 @@ impl Client {
 
     /// Stores everything that `source` gives. The answer means that it is on disk; a failure, that nothing of it is.
     pub async fn put(&mut self, path: &str, source: &mut (impl AsyncRead + Unpin)) -> Result<PutAnswer, Error> {
-        let request = to_json(&Request::DataPut { path: path.to_owned() })?;
+        self.give(&Request::DataPut { path: path.to_owned() }, source).await
+    }
+
+    /// Asks for something that takes the value that `source` gives.
+    pub async fn give<A: DeserializeOwned>(
+        &mut self,
+        request: &Request,
+        source: &mut (impl AsyncRead + Unpin),
+    ) -> Result<A, Error> {
+        let request = to_json(request)?;
         self.stream.sender.send_more(&[&[PartKind::Request as u8], &request]).await?;
         let stop = Notify::new();
         let sent = send_value(&mut self.stream.sender, source, &stop);
@@ -184,7 +193,7 @@ impl Client {
             done = &mut sent => match done? {
                 Ended::Whole => answered.await,
                 Ended::SourceFailed(error) => {
-                    let _refused: Result<PutAnswer, Error> = answered.await;
+                    let _refused: Result<A, Error> = answered.await;
                     Err(Error::Local(error))
                 }
             }
@@ -193,7 +202,16 @@ impl Client {
 
     /// Writes a value to `destination`. An error may come after some of it has been written.
     pub async fn get(&mut self, path: &str, destination: &mut (impl AsyncWrite + Unpin)) -> Result<GetAnswer, Error> {
-        let head: GetAnswer = self.ask(&Request::DataGet { path: path.to_owned() }).await?;
+        self.fetch(&Request::DataGet { path: path.to_owned() }, destination).await
+    }
+
+    /// Asks for something that is answered with a value.
+    pub async fn fetch(
+        &mut self,
+        request: &Request,
+        destination: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<GetAnswer, Error> {
+        let head: GetAnswer = self.ask(request).await?;
         let mut bytes = 0;
         loop {
             match Part::parse(self.stream.receiver.receive().await?)? {

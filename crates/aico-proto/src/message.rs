@@ -111,6 +111,37 @@ pub enum Request {
         /// Where, as `category/name…`.
         path: String,
     },
+    /// Keeps the value that follows as data parts and an end in the working memory: [`DoneAnswer`].
+    #[serde(rename = "memory.put")]
+    MemoryPut {
+        /// Where, as `category/name…`.
+        path: String,
+        /// For how many milliseconds; for ever without.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        keep_ms: Option<u64>,
+    },
+    /// Reads from the working memory: [`GetAnswer`], then data parts and an end.
+    #[serde(rename = "memory.get")]
+    MemoryGet {
+        /// Where, as `category/name…`.
+        path: String,
+    },
+    /// Lists what is in the working memory in the order of its paths: [`MemoryAnswer`], one page.
+    #[serde(rename = "memory.list")]
+    MemoryList {
+        /// Only paths that start with this.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        prefix: Option<String>,
+        /// Only paths behind this one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<String>,
+    },
+    /// Removes something from the working memory: [`DoneAnswer`].
+    #[serde(rename = "memory.remove")]
+    MemoryRemove {
+        /// Where, as `category/name…`.
+        path: String,
+    },
     /// Reads every value: [`ExportAnswer`], then for each value a [`ListEntry`], data parts and an end, then
     /// [`DoneAnswer`].
     #[serde(rename = "data.export")]
@@ -639,6 +670,29 @@ pub struct ListAnswer {
     /// The values.
     pub entries: Vec<ListEntry>,
     /// Whether there are more behind the last one.
+    pub more: bool,
+}
+
+/// One entry in a list of the working memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryEntry {
+    /// Its path.
+    pub path: String,
+    /// Its bytes.
+    pub bytes: u64,
+    /// From when on it is gone, in milliseconds since 1970; nothing if never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_ms: Option<u64>,
+}
+
+/// Answers [`Request::MemoryList`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryAnswer {
+    /// What is kept.
+    pub entries: Vec<MemoryEntry>,
+    /// Whether there may be more behind the last one.
     pub more: bool,
 }
 

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use aico_crypto::{DataKey, FileWrapKey, OsRandom, Random, SpaceKey};
+use aico_crypto::{DataKey, FileWrapKey, MemoryKey, OsRandom, Random, SpaceKey};
 use aico_policy::DataPath;
 use rusqlite::{OptionalExtension, Transaction, params};
 
@@ -145,6 +145,11 @@ impl DataKeys {
         let opened = self.unwrap(&key, *id, &wrapped)?;
         self.keep(&name, &opened);
         Ok(opened)
+    }
+
+    /// The key of the space's working memory in the epoch that is in force.
+    pub(crate) fn memory_key(&self) -> MemoryKey {
+        self.space_key().memory_key()
     }
 
     /// Nothing is forgotten while this is held.

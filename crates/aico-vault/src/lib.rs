@@ -21,6 +21,7 @@ mod user_data;
 mod vault;
 
 pub use aico_ffi_duckdb::{Answer, Column, Kind};
+pub use aico_ffi_rocksdb::{HAS_ENGINE as HAS_MEMORY, MAX_VALUE_BYTES as MAX_MEMORY_BYTES};
 pub use error::Error;
 pub use header::{Header, MAX_HEADER_BYTES, NewSlot, SlotId, SlotKind, SpaceId, SystemSpace, VaultId};
 pub use hold::{Front, is_held};
@@ -31,6 +32,6 @@ pub use unlock::Proof;
 pub use user_data::{Category, Entry, Stored};
 pub use vault::{
     Anchor, Checked, Content, CopiedFile, Copy, Export, ExportedValue, Found, Get, How, KeyChange, Locked, LockedLog,
-    Mounted, Opening, Places, Progress, Put, Rotated, SlotState, Tell, Unlocked, Vault, VaultState, read_header,
-    survey,
+    Mounted, Opening, Places, Progress, Put, Remembered, Rotated, SlotState, Tell, Unlocked, Vault, VaultState,
+    read_header, survey,
 };

@@ -3,6 +3,7 @@
 mod service;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use aico_crypto::{MAX_SHARES, Split};
 use clap::{Parser, Subcommand};
@@ -94,6 +95,9 @@ pub(crate) enum Command {
     /// Keep and read data
     #[command(subcommand)]
     Data(DataCommand),
+    /// Keep in mind for a while: small values that may expire by themselves
+    #[command(subcommand)]
+    Memory(MemoryCommand),
     /// Bring over what other programs keep
     #[command(subcommand)]
     Import(ImportCommand),
@@ -142,6 +146,30 @@ pub(crate) enum DataCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MemoryCommand {
+    /// Keep a file of at most 1 MiB under PATH, as `category/name…`; `-` reads standard input
+    Put {
+        path: String,
+        file: PathBuf,
+        /// For so long only: a number and `s`, `m`, `h` or `d`
+        #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+        keep: Option<Duration>,
+    },
+    /// Write what is kept under PATH to standard output, byte for byte
+    Get { path: String },
+    /// List what is kept
+    List {
+        /// Only paths that start with this
+        prefix: Option<String>,
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove what is kept under PATH
+    Rm { path: String },
 }
 
 #[derive(Debug, Subcommand)]
@@ -401,6 +429,21 @@ fn split(text: &str) -> Result<Split, String> {
     split.ok_or_else(|| format!("`3/5`, say: three of five shares restore the code; 2 to {MAX_SHARES}"))
 }
 
+fn duration(text: &str) -> Result<Duration, String> {
+    let unit = text.char_indices().next_back().and_then(|(at, unit)| Some((text.get(..at)?, unit)));
+    let seconds = unit.and_then(|(number, unit)| {
+        let seconds = match unit {
+            's' => 1,
+            'm' => 60,
+            'h' => 60 * 60,
+            'd' => 24 * 60 * 60,
+            _ => return None,
+        };
+        number.parse::<u64>().ok().filter(|number| *number > 0)?.checked_mul(seconds)
+    });
+    seconds.map(Duration::from_secs).ok_or_else(|| "`30s`, `20m`, `12h` or `7d`, say".to_owned())
+}
+
 impl Args {
     /// Whether errors are shown as JSON too.
     pub(crate) fn json(&self) -> bool {
@@ -409,6 +452,7 @@ impl Args {
             | Command::Query { json, .. }
             | Command::Doctor { json }
             | Command::Data(DataCommand::List { json, .. } | DataCommand::Inventory { json })
+            | Command::Memory(MemoryCommand::List { json, .. })
             | Command::Config(ConfigCommand::Show { json })
             | Command::Vault(VaultCommand::Verify { json })
             | Command::Backup(BackupCommand::Check { json, .. })

@@ -2,6 +2,9 @@
 
 fn main() {
     println!("cargo::rerun-if-changed=src/adaptor.cc");
+    if std::env::var_os("CARGO_FEATURE_ENGINE").is_none() {
+        return;
+    }
     let rocksdb = std::env::var("DEP_ROCKSDB_CARGO_MANIFEST_DIR").unwrap_or_default();
     cc::Build::new()
         .cpp(true)

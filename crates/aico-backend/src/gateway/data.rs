@@ -16,13 +16,13 @@ use crate::gateway::Line;
 use crate::sessions::Caller;
 
 /// Entries on one page of a list: with the longest paths a page stays below a record's limit for JSON.
-const PAGE_ENTRIES: usize = 200;
+pub(super) const PAGE_ENTRIES: usize = 200;
 /// Categories of one inventory, and readers of a category: what fits into a record's JSON.
 const MAX_CATEGORIES: usize = 50;
 const MAX_READERS: usize = 8;
 const PROTECTION: &str = "SQLCipher (AES-256, HMAC-SHA-256); above 1 MiB AES-256-GCM in chunks of 64 KiB";
 /// JSON bytes of a page's entries.
-const PAGE_BYTES: usize = 48 * 1024;
+pub(super) const PAGE_BYTES: usize = 48 * 1024;
 
 pub(crate) async fn put(running: &Running, caller: &Caller, path: &str, line: &mut Line<'_>) -> Result<(), NetError> {
     let begun = block_in_place(|| begin_put(running, caller, path));
@@ -58,7 +58,7 @@ fn begin_put<'a>(running: &'a Running, caller: &Caller, path: &str) -> Result<Pu
 }
 
 /// Says no at once, and takes the rest of the value off the line so that the channel stays usable.
-async fn refuse_value(line: &mut Line<'_>, failure: &Failure) -> Result<(), NetError> {
+pub(super) async fn refuse_value(line: &mut Line<'_>, failure: &Failure) -> Result<(), NetError> {
     line.fail(failure).await?;
     loop {
         match Part::parse(line.receiver.receive().await?)? {
@@ -155,7 +155,7 @@ pub(crate) fn forget(running: &Running, caller: &Caller, prefix: String) -> Resu
     })
 }
 
-fn value_permit(running: &Running, caller: &Caller, action: Action, path: &str) -> Result<Permit, Failure> {
+pub(super) fn value_permit(running: &Running, caller: &Caller, action: Action, path: &str) -> Result<Permit, Failure> {
     permit(running, caller, on_value(action, path)?)
 }
 

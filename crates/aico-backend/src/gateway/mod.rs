@@ -6,6 +6,7 @@ mod data;
 mod export;
 mod identities;
 mod keys;
+mod memory;
 mod mount;
 mod query;
 mod system;
@@ -89,6 +90,10 @@ async fn handle(running: &Running, caller: &mut Caller, request: Request, line: 
         Request::BackupCopy {} => backup::copy(running, caller, line).await,
         Request::DataList { prefix, after } => reply(line, data::list(running, caller, prefix, after)).await,
         Request::DataRemove { path } => reply(line, data::remove(running, caller, &path)).await,
+        Request::MemoryPut { path, keep_ms } => memory::put(running, caller, (&path, keep_ms), line).await,
+        Request::MemoryGet { path } => memory::get(running, caller, &path, line).await,
+        Request::MemoryList { prefix, after } => reply(line, memory::list(running, caller, prefix, after)).await,
+        Request::MemoryRemove { path } => reply(line, memory::remove(running, caller, &path)).await,
         Request::DataInventory {} => reply(line, data::inventory(running, caller)).await,
         Request::Status { notices } => system::status(running, caller, notices, line).await,
         Request::Connections {} => reply(line, system::connections(running, caller)).await,

@@ -81,6 +81,7 @@ impl Unlocked {
         if tree.exists() {
             copy_folder(&tree, &space.join("tree"))?;
         }
+        let _not_made = self.copy_memory(&space)?;
         // Nor does what opens it change.
         let keys = self.keys();
         let (id, epoch) = keys.header.system_space();

@@ -24,8 +24,9 @@ impl Vault<Unlocked> {
             ("", _) => self.state.forget_space(),
             // An old copy of the stores has the names still: they need a new key, too.
             (_, Some(name)) => self.state.targets().and_then(|_| {
+                let remembered = self.state.forget_memory(name)?;
                 let head = self.state.journal.log().head();
-                self.state.owner().forget(name, &head)
+                Ok(self.state.owner().forget(name, &head)?.saturating_add(remembered))
             }),
             (_, None) => return Err(WRONG_RESOURCE),
         };
@@ -44,6 +45,7 @@ impl Unlocked {
         let new = OwnerSpace { id: SpaceId::make(&OsRandom)?, epoch: 0, key: SpaceKey::make(&OsRandom)? };
         let home = &self.places.home;
         self.system.note_removed_space(&new.id)?;
+        let _closed = self.close_memory();
         let keys = self.keys();
         let vault = keys.header.vault();
         let owner = spaces::open_owner(home, vault, &self.system, &new, true)?;

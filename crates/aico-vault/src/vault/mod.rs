@@ -3,6 +3,7 @@ mod forget;
 mod history;
 mod keys;
 mod locked_log;
+mod memory;
 mod mount;
 mod rotate;
 mod spaces;
@@ -29,6 +30,7 @@ use spaces::Spaces;
 pub use copy::{CopiedFile, Copy};
 pub use keys::{KeyChange, SlotState};
 pub use locked_log::LockedLog;
+pub use memory::Remembered;
 pub use mount::Mounted;
 pub use rotate::{Progress, Rotated, Tell};
 pub use value::{Export, ExportedValue, Get, Put};
@@ -83,6 +85,8 @@ pub struct Unlocked {
     rotating: Mutex<()>,
     /// The owner's files, while they are mounted.
     trees: Mutex<mount::Trees>,
+    /// What the owner's companion keeps in mind.
+    memory: memory::WorkingMemory,
 }
 
 /// One person's vault, held by this process alone.
@@ -327,6 +331,7 @@ impl Unlocked {
             asking: Mutex::default(),
             rotating: Mutex::default(),
             trees: Mutex::default(),
+            memory: memory::WorkingMemory::default(),
         })
     }
 

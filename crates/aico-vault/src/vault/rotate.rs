@@ -128,23 +128,36 @@ impl Unlocked {
             return Ok(renewed);
         }
         let key = SpaceKey::make(&OsRandom)?;
+        match self.renew_memory(epoch, &key, tell) {
+            Ok(bytes) => renewed.bytes = renewed.bytes.saturating_add(bytes),
+            Err(error) => {
+                let _next_time = self.drop_next_memory(epoch);
+                return Err(error);
+            }
+        }
         let path = spaces::store(&spaces::folder(&self.places.home, &id), epoch);
         let mut pages = |done, of| tell(Progress { part: "database", done: done * 4096, of: Some(of * 4096) });
         let store_key = key.store_key();
+        let duplicate = key.duplicate();
         let commit = || {
-            let keys = self.keys();
-            let (vault, head) = (keys.header.vault(), self.journal.log().head());
-            let duplicate = key.duplicate();
-            owner.keys().renew(key, |rewrap| {
-                match self.system.begin_epoch(&vault, &keys.root, (&id, epoch, &duplicate), rewrap, &head) {
-                    Ok(()) => (true, Commit::Done),
-                    // A failed disk leaves open whether the transaction is there.
-                    Err(error @ Error::Sqlite { .. }) => (false, Commit::Unclear(error)),
-                    Err(error) => (false, Commit::Not(error)),
-                }
+            self.begin_memory_epoch(epoch, &duplicate, || {
+                let keys = self.keys();
+                let (vault, head) = (keys.header.vault(), self.journal.log().head());
+                owner.keys().renew(key, |rewrap| {
+                    match self.system.begin_epoch(&vault, &keys.root, (&id, epoch, &duplicate), rewrap, &head) {
+                        Ok(()) => (true, Commit::Done),
+                        // A failed disk leaves open whether the transaction is there.
+                        Err(error @ Error::Sqlite { .. }) => (false, Commit::Unclear(error)),
+                        Err(error) => (false, Commit::Not(error)),
+                    }
+                })
             })
         };
-        owner.database().rekey(&path, store_key, &mut pages, |_| Ok(()), commit)?;
+        if let Err(error) = owner.database().rekey(&path, store_key, &mut pages, |_| Ok(()), commit) {
+            let _next_time = self.drop_next_memory(epoch);
+            return Err(error);
+        }
+        self.drop_old_memories()?;
         Ok(renewed)
     }
 

@@ -79,6 +79,25 @@ fn made_folder(home: &Path, id: &SpaceId) -> Result<PathBuf, Error> {
     Ok(folder)
 }
 
+/// The working memory of a space in an epoch.
+pub(super) fn memory(folder: &Path, epoch: u32) -> PathBuf {
+    folder.join(format!("memory-{epoch}"))
+}
+
+/// Removes the working memories of other epochs.
+pub(super) fn sweep_memories(folder: &Path, epoch: u32) -> Result<(), Error> {
+    let failed = |source| Error::io("listing", folder, source);
+    let current = memory(folder, epoch);
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let ours = path.file_name().and_then(|name| name.to_str()?.strip_prefix("memory-")?.parse::<u32>().ok());
+        if ours.is_some() && path != current {
+            fs::remove_dir_all(&path).map_err(|source| Error::io("removing", &path, source))?;
+        }
+    }
+    durable::sync_folder_of(&current)
+}
+
 /// The database of a space in an epoch.
 pub(super) fn store(folder: &Path, epoch: u32) -> PathBuf {
     match epoch {
@@ -112,6 +131,7 @@ pub(super) fn sweep(home: &Path, header: &Header, system: &System, owner: &Owner
             }
         }
     }
+    sweep_memories(&folder(home, &owner.id), owner.epoch)?;
     sweep_histories(&folder(home, &id), epoch)?;
     system.removed_spaces()?.iter().try_for_each(|id| remove(home, system, id))
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use aico_crypto::RootKey;
 
 use super::spaces::{OWNER_MIGRATIONS, data_keys, folder, of_owner, open_database, store, tree_of};
-use super::{HEADER, How, Locked, Vault, locked_log, newest_kept};
+use super::{HEADER, How, Locked, Vault, locked_log, memory, newest_kept};
 use crate::audit::{self, Anchored, Expectations, VerifyError};
 use crate::store::Database;
 use crate::system::{self, System, SystemKeys};
@@ -143,6 +143,11 @@ fn spaces(
             Ok((count, bytes)) => found(intact("your space: files", Content::Values(count, bytes))),
             Err(error) => found(damaged("the list of your files", error.to_string())),
         }
+    }
+    match memory::check(home, system, (&keys.owner.id, keys.owner.epoch), &keys.owner.key.memory_key()) {
+        Ok(Some((count, bytes))) => found(intact("your space: working memory", Content::Values(count, bytes))),
+        Ok(None) => {}
+        Err(error) => found(damaged("your space: working memory", error.to_string())),
     }
     // A database that does not say what it remembers is damaged, and was named above.
     let kept = [Some(&**system.database()), owner.as_ref().map(UserData::database)];

@@ -13,6 +13,7 @@ mod identity;
 mod import;
 mod kit;
 mod lock;
+mod memory;
 mod mount;
 mod query;
 mod reset;
@@ -31,7 +32,7 @@ use aico_backend::confine::Confinement;
 use aico_net::Client;
 use aico_proto::message::{Request, StatusAnswer};
 
-use crate::args::{Args, AuditCommand, Command, DataCommand, FileCommand, VaultCommand};
+use crate::args::{Args, AuditCommand, Command, DataCommand, FileCommand, MemoryCommand, VaultCommand};
 use crate::error::Error;
 use crate::owner::Owner;
 use crate::ui;
@@ -39,6 +40,7 @@ use crate::ui;
 pub(crate) fn run(args: Args) -> Result<(), Error> {
     let stdin_is_data = match &args.command {
         Command::Data(DataCommand::Put { file, .. })
+        | Command::Memory(MemoryCommand::Put { file, .. })
         | Command::File(FileCommand::Seal { file, .. } | FileCommand::Open { file, .. } | FileCommand::Cat { file }) => {
             file == Path::new("-")
         }
@@ -101,6 +103,7 @@ async fn dispatch(command: Command, owner: Owner, confinement: Confinement) -> R
         Command::Reset => reset::reset(),
         Command::Service(command) => service::service(command),
         Command::Data(command) => data(command, owner).await,
+        Command::Memory(command) => memory::memory(command, owner).await,
         Command::File(command) => tokio::task::block_in_place(|| file::file(&command, owner)),
         Command::Vault(VaultCommand::Verify { json }) => vault::verify(json, owner),
         Command::Import(command) => tables::import(command, owner).await,

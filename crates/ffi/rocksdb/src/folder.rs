@@ -15,8 +15,8 @@ use rustix::io::Errno;
 
 use crate::file::{self, Fault};
 use crate::key::{ID_BYTES, KEY_BYTES, Part, StoreKey, TAG_BYTES};
-use crate::memory::Error;
 use crate::name::{Kind, Name, last_part};
+use crate::types::Error;
 
 /// The store's own header; no name of RocksDB's.
 pub(crate) const HEADER: &str = "memory.aico";

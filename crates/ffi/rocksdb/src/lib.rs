@@ -6,16 +6,32 @@
 //!
 //! Not noticed: a whole folder put back to an older state, and a log whose last writes were cut off, which is what a crash
 //! leaves too.
-#![expect(unsafe_code, reason = "a leaf crate around a C++ interface")]
+//!
+//! Without the feature `engine` there is no RocksDB, and nothing opens: it takes a quarter of an hour to compile.
+#![cfg_attr(feature = "engine", expect(unsafe_code, reason = "a leaf crate around a C++ interface"))]
 
+#[cfg(feature = "engine")]
 mod adaptor;
+#[cfg(feature = "engine")]
 mod blocks;
+#[cfg(feature = "engine")]
 mod file;
+#[cfg(feature = "engine")]
 mod folder;
+#[cfg(feature = "engine")]
 mod frames;
+#[cfg(feature = "engine")]
 mod header;
+#[cfg(feature = "engine")]
 mod key;
+#[cfg_attr(not(feature = "engine"), path = "without.rs")]
 mod memory;
+#[cfg(feature = "engine")]
 mod name;
+mod types;
 
-pub use memory::{Entry, Error, Limits, MAX_KEY_BYTES, MAX_VALUE_BYTES, Memory};
+pub use memory::Memory;
+pub use types::{Entry, Error, Limits, MAX_KEY_BYTES, MAX_VALUE_BYTES};
+
+/// Whether there is a RocksDB in this build.
+pub const HAS_ENGINE: bool = cfg!(feature = "engine");

@@ -14,101 +14,15 @@ use rocksdb::{
 use zeroize::Zeroizing;
 
 use crate::adaptor;
-use crate::file::Fault;
 use crate::folder::{Folder, State, file_named_in};
 use crate::key::KEY_BYTES;
-
-/// The longest key.
-pub const MAX_KEY_BYTES: usize = 1 << 10;
-/// The longest value, and the most that one [`Memory::put_all`] takes.
-pub const MAX_VALUE_BYTES: usize = 1 << 20;
+use crate::types::{Entry, Error, Limits, MAX_KEY_BYTES, MAX_VALUE_BYTES};
 
 /// In front of each value: when it expires, in milliseconds, big-endian; all ones for never.
 const EXPIRY_BYTES: usize = 8;
 /// What opening a store again may take, besides tables of what is in memory.
 const ROOM_BYTES: u64 = 2 << 20;
 const NEVER: u64 = u64::MAX;
-
-/// Why a store cannot do what it was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A file is not as it was written, is missing, or stands in another's place. Nothing is written any more.
-    #[error("`{file}` of the memory store is damaged, missing or not its own; restore the folder from a backup")]
-    Damaged {
-        /// The name of the file.
-        file: String,
-    },
-    /// The store was made with another key.
-    #[error("the key is not that of the memory store")]
-    WrongKey,
-    /// The disk is full. What was acknowledged is kept, and the store goes on once there is space again.
-    #[error("no space is left for the memory store; free some and try again")]
-    Full,
-    /// A key or a value is longer than [`MAX_KEY_BYTES`], [`MAX_VALUE_BYTES`].
-    #[error("a key has at most {MAX_KEY_BYTES} bytes, what is put at once at most {MAX_VALUE_BYTES}")]
-    TooLong,
-    /// The system below failed, or the store is open elsewhere.
-    #[error("the memory store cannot be read or written")]
-    Io(#[source] io::Error),
-}
-
-impl Error {
-    pub(crate) fn damaged(file: &str) -> Self {
-        Self::Damaged { file: file.to_owned() }
-    }
-}
-
-impl From<io::Error> for Error {
-    fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => Self::Full,
-            _ => Self::Io(error),
-        }
-    }
-}
-
-impl From<Fault> for Error {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Io(error) => error.into(),
-            Fault::Damaged | Fault::Refused => Self::damaged(crate::folder::HEADER),
-        }
-    }
-}
-
-/// What a store may take of the machine.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Memory for what was written last; two of it at most.
-    pub write_buffer_bytes: usize,
-    /// Memory for what was read last.
-    pub cache_bytes: usize,
-    /// Tables held open.
-    pub open_files: u16,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { write_buffer_bytes: 4 << 20, cache_bytes: 8 << 20, open_files: 64 }
-    }
-}
-
-/// A key and what is kept under it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// The key.
-    pub key: Vec<u8>,
-    /// The value.
-    pub value: Vec<u8>,
-    /// From when on it is gone, in milliseconds of the caller's clock.
-    pub expires_ms: Option<u64>,
-}
-
-impl std::fmt::Debug for Entry {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Entry").field("expires_ms", &self.expires_ms).finish_non_exhaustive()
-    }
-}
 
 /// An open store. One process at a time holds a folder.
 pub struct Memory {
@@ -170,6 +84,14 @@ impl Memory {
         })
     }
 
+    /// The same of all of these keys, or of none.
+    pub fn remove_all(&self, keys: &[Vec<u8>]) -> Result<(), Error> {
+        self.write(|batch| {
+            keys.iter().for_each(|key| batch.delete(key));
+            Ok(())
+        })
+    }
+
     /// What is kept under `key` at `now_ms`.
     pub fn get(&self, key: &[u8], now_ms: u64) -> Result<Option<Vec<u8>>, Error> {
         self.with(|db| {
@@ -181,15 +103,28 @@ impl Memory {
 
     /// At most `limit` entries whose keys begin with `prefix` and come after `after`, in the order of keys.
     pub fn list(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize, now_ms: u64) -> Result<Vec<Entry>, Error> {
+        self.page(prefix, after, (limit, usize::MAX), now_ms)
+    }
+
+    /// The same up to a number of entries, or until they have a number of bytes together.
+    pub fn page(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        (limit, mut room): (usize, usize),
+        now_ms: u64,
+    ) -> Result<Vec<Entry>, Error> {
         self.with(|db| {
             let mut entries = Vec::new();
             let mut all = db.raw_iterator();
             all.seek(after.map_or(prefix, |after| after.max(prefix)));
             while entries.len() < limit
+                && room > 0
                 && let Some(entry) = self.next(&mut all)?
                 && entry.key.starts_with(prefix)
             {
                 if entry.expires_ms.is_none_or(|expires| expires > now_ms) && after != Some(&entry.key) {
+                    room = room.saturating_sub(entry.key.len().saturating_add(entry.value.len()));
                     entries.push(entry);
                 }
                 all.next();
@@ -214,6 +149,11 @@ impl Memory {
             }
             Ok(())
         })
+    }
+
+    /// What has expired at this time need not be written again when tables are rewritten.
+    pub fn let_expire(&self, now_ms: u64) {
+        self.swept_ms.fetch_max(now_ms, Ordering::Relaxed);
     }
 
     /// Rewrites all tables without what was removed, written over or has expired at `now_ms`.
