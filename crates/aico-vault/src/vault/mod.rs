@@ -5,6 +5,7 @@ mod keys;
 mod locked_log;
 mod mount;
 mod rotate;
+mod sealed;
 mod spaces;
 mod value;
 mod verify;
