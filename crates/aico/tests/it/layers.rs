@@ -14,7 +14,10 @@ const LADDER: &[(&str, &[&str])] = &[
     ("aico-net", &["aico-crypto", "aico-proto"]),
     ("aico-backend", &["aico-crypto", "aico-proto", "aico-policy", "aico-vault", "aico-net"]),
     ("aico", &["aico-crypto", "aico-ffi-reader", "aico-proto", "aico-vault", "aico-net", "aico-backend"]),
-    ("aico-fuzz-targets", &["aico-crypto", "aico-proto", "aico-policy", "aico-vault", "aico-net", "aico-backend"]),
+    (
+        "aico-fuzz-targets",
+        &["aico-crypto", "aico-ffi-reader", "aico-proto", "aico-policy", "aico-vault", "aico-net", "aico-backend"],
+    ),
     ("aico-ffi-duckdb", &[]),
     ("aico-ffi-memory", &[]),
     ("aico-ffi-reader", &[]),
