@@ -1,4 +1,4 @@
-"""Sealed files, docs/spec/sealed-file.md: sealed and opened with a passphrase.
+"""Sealed files, docs/spec/sealed-file.md: sealed and opened with a passphrase, or with the data key of a vault.
 
     python sealed_file.py FILE --password-file FILE > CONTENT
 """
@@ -16,8 +16,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from vault_header import WRAPPED, BadInput, Damaged, Newer, WrongSecret, need, opened, password_bytes, stretch, unwrap
 
-MAGIC, FORMAT, PASSPHRASE = b"AICOSEA1", 1, 1
+MAGIC, FORMAT, PASSPHRASE, VAULT = b"AICOSEA1", 1, 1, 2
 PARAMETERS, CHECK, CHUNK, TAG, OVERHEAD = 41, 16, 65_536, 16, 40
+PLACE, UNDER_VAULT = 45, 117
 FILE_SET = (128, 1, 2)
 LEAST_MEMORY, MOST = 64, (1024, 4, 8)
 
@@ -42,6 +43,25 @@ def seal_file(
     header += kdf(sealed_key, "sealed check", header, CHECK)
     wrap_nonce = fresh(24)
     header += wrap_nonce + seal(sealed_key, wrap_nonce, bytes([11]) + b"sealed file" + header, key)
+    return seal_content(header, key, text, content, fresh)
+
+
+def seal_under_vault(
+    data_key: bytes, vault: bytes, key_id: bytes, name: str, content: bytes, fresh: Callable[[int], bytes] = os.urandom
+) -> bytes:
+    """Draws the file key, the nonce of the wrapped key and that of the name, in this order."""
+    key = fresh(32)
+    header = MAGIC + FORMAT.to_bytes(4) + bytes([VAULT]) + vault + key_id
+    wrap_nonce = fresh(24)
+    header += wrap_nonce + seal(wrapping(data_key), wrap_nonce, bytes([10]) + b"space file" + header, key)
+    return seal_content(header, key, name.encode(), content, fresh)
+
+
+def wrapping(data_key: bytes) -> bytes:
+    return kdf(data_key, "data file wrap", b"", 32)
+
+
+def seal_content(header: bytes, key: bytes, text: bytes, content: bytes, fresh: Callable[[int], bytes]) -> bytes:
     header += len(text).to_bytes(2)
     name_nonce = fresh(24)
     header += name_nonce + seal(kdf(key, "sealed name", b"", 32), name_nonce, header, text)
@@ -62,7 +82,20 @@ def open_file(passphrase: str, data: bytes) -> tuple[str, bytes]:
     need(same(kdf(sealed_key, "sealed check", data[:PARAMETERS], CHECK), check), "a wrong passphrase", WrongSecret)
     at = PARAMETERS + CHECK
     key = unwrap(sealed_key, "sealed file", data[:at], data[at : at + WRAPPED])
-    at += WRAPPED + 2
+    return open_content(key, data, at + WRAPPED)
+
+
+def open_under_vault(data_key: bytes, vault: bytes, key_id: bytes, data: bytes) -> tuple[str, bytes]:
+    """The name and the content."""
+    need(data[:8] == MAGIC and len(data) >= UNDER_VAULT + 2, "it is no sealed file")
+    need((data[8:12], data[12]) == (FORMAT.to_bytes(4), VAULT), "it is not under a vault", Newer)
+    need(data[13:PLACE] == vault + key_id, "it is of another vault, or its key was forgotten", WrongSecret)
+    key = unwrap(wrapping(data_key), "space file", data[:PLACE], data[PLACE:UNDER_VAULT])
+    return open_content(key, data, UNDER_VAULT)
+
+
+def open_content(key: bytes, data: bytes, at: int) -> tuple[str, bytes]:
+    at += 2
     length = int.from_bytes(data[at - 2 : at])
     end = at + length + OVERHEAD
     need(1 <= length <= 255 and len(data) >= end + TAG, "it ends too early")

@@ -13,12 +13,13 @@ import unittest
 from pathlib import Path
 
 from aico_channel import blake2b
-from sealed_file import CHUNK, open_file, seal_file
+from sealed_file import CHUNK, open_file, open_under_vault, seal_file, seal_under_vault
 from vault_header import HeaderError
 
 FILE = Path(__file__).resolve().parents[3] / "testvectors" / "vault" / "sealed-file.json"
 PASSPHRASE = "correct horse battery staple"
 COSTS = (64, 1, 2)
+VAULT, KEY_ID = b"\x11" * 16, b"\x22" * 16
 
 
 def fixed(name: str):
@@ -38,6 +39,45 @@ def sealed(what: str, name: str, content: bytes, **more) -> bytes:
 
 def flip(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+DATA_KEY = fixed("data key")(32)
+
+
+def under_vault(what: str, content: bytes, vault: bytes = VAULT, key_id: bytes = KEY_ID, data_key: bytes = DATA_KEY):
+    return seal_under_vault(data_key, vault, key_id, f"{what}.txt", content, fixed(what))
+
+
+def vault_vectors() -> dict:
+    files = {what: under_vault(what, content) for what, content in {"empty": b"", "mine": b"hello, vault"}.items()}
+    mine = files["mine"]
+    refused = {
+        "the way of opening changed to a passphrase": mine[:12] + b"\1" + mine[13:],
+        "a way of opening that this format does not have": mine[:12] + b"\3" + mine[13:],
+        "of another vault": under_vault("mine", b"hello", vault=b"\x12" * 16),
+        "under another data key": under_vault("mine", b"hello", key_id=b"\x23" * 16),
+        "wrapped by a key that is not its data key": under_vault("mine", b"hello", data_key=bytes(32)),
+        "another vault written over its own": flip(mine, 13),
+        "another wrapped key": flip(mine, 80),
+        "a name of no bytes": mine[:117] + bytes(2) + mine[119:],
+        "a name of 256 bytes": mine[:117] + (256).to_bytes(2) + bytes(300) + mine[119:],
+        "another name": flip(mine, 150),
+        "another content": flip(mine, len(mine) - 18),
+        "a cut in the header": mine[:100],
+        "nothing behind the header": mine[:-28],
+        "a byte behind the end": mine + b"\0",
+    }
+    return {
+        "data key": DATA_KEY.hex(),
+        "vault": VAULT.hex(),
+        "data key id": KEY_ID.hex(),
+        "randomness": "file key, nonce of the wrapped key, nonce of the name; the data key is drawn as `data key`",
+        "files": [
+            {"what": "empty", "name": "empty.txt", "content": "", "file": files["empty"].hex()},
+            {"what": "mine", "name": "mine.txt", "content": "hello, vault", "file": mine.hex()},
+        ],
+        "refused": [{"reason": reason, "file": data.hex()} for reason, data in refused.items()],
+    }
 
 
 def vectors() -> dict:
@@ -84,6 +124,7 @@ def vectors() -> dict:
             {"reason": reason, "sum": blake2b(data, 32).hex()} | ({"file": data.hex()} if len(data) < 1000 else {})
             for reason, data in refused.items()
         ],
+        "vault": vault_vectors(),
     }, files, refused
 
 
@@ -104,6 +145,25 @@ class Sealed(unittest.TestCase):
                 open_file(PASSPHRASE, data)
         with self.assertRaises(HeaderError):
             open_file("another", files["hello"])
+
+    def test_under_a_vault_each_opens_with_its_data_key_and_nothing_else_does(self) -> None:
+        given = vault_vectors()
+        opened = lambda data, key=DATA_KEY: open_under_vault(key, VAULT, KEY_ID, data)
+        for file in given["files"]:
+            data = bytes.fromhex(file["file"])
+            self.assertEqual(opened(data), (file["name"], file["content"].encode()))
+            for at in range(len(data)):
+                with self.assertRaises(HeaderError, msg=at):
+                    opened(flip(data, at))
+                with self.assertRaises(HeaderError, msg=at):
+                    opened(data[:at])
+            with self.assertRaises(HeaderError):
+                opened(data, bytes(32))
+            with self.assertRaises(HeaderError):
+                open_file(PASSPHRASE, data)
+        for file in given["refused"]:
+            with self.assertRaises(HeaderError, msg=file["reason"]):
+                opened(bytes.fromhex(file["file"]))
 
     def test_the_program_reads_ours_and_we_read_the_programs(self) -> None:
         aico = os.environ["AICO_BIN"]

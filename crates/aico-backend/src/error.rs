@@ -50,6 +50,8 @@ pub(crate) fn failure(error: &aico_vault::Error) -> Failure {
         E::WrongPassword | E::WrongCode => (FailureCode::WrongProof, Some("nothing was changed; try again")),
         E::NoSlot(_) => (FailureCode::NotFound, Some("`aico security slots list` shows what opens the vault")),
         E::Stopped => (FailureCode::Stopping, Some("the next start goes on with it")),
+        E::OtherVault(_) => (FailureCode::Denied, Some("AICO_HOME says which vault is used")),
+        E::NoFileKey => (FailureCode::NotFound, None),
         E::Refused(_) => (FailureCode::Denied, Some("nothing was changed")),
         E::Question(_) => (FailureCode::BadRequest, Some("`aico query` alone shows the tables and their columns")),
         E::Memory { .. } => (FailureCode::NoMemory, Some("close some programs and try again; nothing was changed")),

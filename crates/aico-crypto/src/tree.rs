@@ -188,6 +188,16 @@ impl SealedFileKey {
 }
 
 impl FileKey {
+    /// Hands 64 hexadecimal digits to `send`: for the owner's command line, over a channel.
+    pub fn hazmat_to_client<T>(&self, send: impl FnOnce(&str) -> T) -> T {
+        with_hex(&self.0, send)
+    }
+
+    /// Reads what [`FileKey::hazmat_to_client`] gave.
+    pub fn hazmat_from_backend(digits: &str) -> Result<Self, Error> {
+        from_hex(digits).map(Self)
+    }
+
     /// Seals the name of a sealed file; `header` is what stands before it.
     pub fn seal_name(&self, header: &[u8], name: &[u8], random: &dyn Random) -> Result<Vec<u8>, Error> {
         seal_random(&self.name_key(), header, name, random)

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use aico_backend::config::Config;
-use aico_crypto::{GrantKey, LogKey, OsRandom, RecoveryCode, Share};
+use aico_crypto::{FileKey, GrantKey, LogKey, OsRandom, RecoveryCode, Share};
 use aico_policy::SignedGrant;
 use aico_vault::audit::{AuditLog, Expectations, LogId, verify};
+use aico_vault::sealed_file::{Beginning, SealedFile, UnderVault, seal};
 use aico_vault::{Header, LockedLog, SlotId};
 
 use crate::edits::{Input, edit};
@@ -19,7 +20,7 @@ thread_local! {
     static FOLDER: RefCell<tempfile::TempDir> = RefCell::new(folder());
 }
 
-fn folder() -> tempfile::TempDir {
+pub(crate) fn folder() -> tempfile::TempDir {
     // In memory, where there is such a place: thousands of inputs a second.
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
@@ -54,13 +55,49 @@ pub fn header(data: &[u8]) {
     }
 }
 
-/// The front of a sealed file; what stands behind it is opened chunk by chunk under a key that only its sender has.
+/// A sealed file: as it comes, and as changes of one under a vault whose key is known.
 pub fn sealed_file(data: &[u8]) {
     let mut rest = data;
-    if aico_vault::sealed_file::SealedFile::read(&mut rest).is_ok() {
-        assert!((172..=426).contains(&(data.len() - rest.len())), "a header has 171 bytes and a name");
+    if let Ok(sealed) = SealedFile::read(&mut rest) {
+        let front = sealed.under_vault().map(ToString::to_string);
+        let least = if front.is_some() { 160 } else { 172 };
+        assert!((least..least + 255).contains(&(data.len() - rest.len())), "a header, and a name of 1 to 255 bytes");
+        if let Some(front) = front {
+            assert_eq!(front.parse::<UnderVault>().unwrap().to_string(), front);
+        }
     }
+    if let Ok(text) = std::str::from_utf8(data)
+        && let Ok(front) = text.parse::<UnderVault>()
+    {
+        assert_eq!(front.to_string(), text);
+    }
+    let (file, key) = &*SEALED;
+    let (mut changed, mut input) = (file.clone(), Input(data));
+    while edit(&mut changed, &mut input).is_some() {}
+    let opened = SealedFile::read(changed.as_slice()).and_then(|sealed| sealed.open_under_vault(key));
+    let Ok(mut reader) = opened else { return };
+    let (mut content, mut chunk) = (Vec::new(), Vec::new());
+    while let Ok(more) = reader.next_chunk(&mut chunk) {
+        content.extend_from_slice(&chunk);
+        if !more {
+            assert_eq!(&changed, file, "another file is taken for whole");
+            break;
+        }
+    }
+    assert!(CONTENT.starts_with(&content), "something else is given out");
 }
+
+/// More than one chunk.
+const CONTENT: &[u8] = &[7; 65_536 + 100];
+
+static SEALED: LazyLock<(Vec<u8>, FileKey)> = LazyLock::new(|| {
+    let front = format!("4149434f5345413100000001{:02x}{}", 2, "ab".repeat(104));
+    let key = || FileKey::hazmat_from_backend(&"3c".repeat(32)).unwrap();
+    let mut file = Vec::new();
+    let beginning = Beginning::under_vault(&front.parse().unwrap(), key());
+    seal("name", beginning, &OsRandom, CONTENT, &mut file).unwrap();
+    (file, key())
+});
 
 /// `locked.log`.
 pub fn locked_log(data: &[u8]) {

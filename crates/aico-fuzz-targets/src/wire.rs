@@ -231,3 +231,12 @@ pub fn message(data: &[u8]) {
     let _answer = message::from_json::<StatusAnswer>(data);
     let _failure = message::from_json::<Failure>(data);
 }
+
+/// What a connection says that hands a descriptor over.
+pub fn handover(data: &[u8]) {
+    let digits = |ticket: [u8; 32]| ticket.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    if let Some(ticket) = aico_net::ticket_in(data) {
+        assert_eq!(data.to_ascii_lowercase(), format!("aico-fd1{}", digits(ticket)).as_bytes());
+        assert!(data.starts_with(b"AICO-FD1"));
+    }
+}

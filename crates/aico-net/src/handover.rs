@@ -118,8 +118,7 @@ pub(crate) async fn take(stream: &UnixStream, from: PeerProcess, to: &Descriptor
     let received = stream.async_io(Interest::READABLE, receive).await;
     let (descriptor, message, bytes) = received.map_err(|error: io::Error| Error::io("receive", error))?;
     const REFUSED: Error = Error::Channel(ProtoError::Malformed("a descriptor that nobody expects"));
-    let whole = message.get(..bytes).filter(|message| message.len() == MESSAGE_BYTES);
-    let ticket = whole.and_then(|message| message.strip_prefix(&PREAMBLE)).and_then(parse).ok_or(REFUSED)?;
+    let ticket = message.get(..bytes).and_then(ticket_in).ok_or(REFUSED)?;
     let given = descriptor.is_some_and(|descriptor| to.give(from, &ticket, descriptor));
     if given { Ok(()) } else { Err(REFUSED) }
 }
@@ -139,6 +138,13 @@ pub(crate) async fn give(stream: &UnixStream, ticket: &str, descriptor: impl AsF
         bytes if bytes == message.len() => Ok(()),
         _ => Err(Error::Timeout("handing a descriptor over")),
     }
+}
+
+/// The ticket in what such a connection says; for the fuzzer, too.
+#[doc(hidden)]
+#[must_use]
+pub fn ticket_in(message: &[u8]) -> Option<[u8; TICKET_BYTES]> {
+    message.strip_prefix(&PREAMBLE).and_then(parse)
 }
 
 /// 64 hexadecimal digits.

@@ -19,6 +19,8 @@ pub const BACKEND_ID_NAME: &str = "backend.id";
 pub use client::{ABANDONED, Address, Client, Dial};
 pub use endpoint::{PeerProcess, RunFolder, SOCKET_NAME};
 pub use error::Error;
+#[doc(hidden)]
+pub use handover::ticket_in;
 pub use handover::{Coming, Descriptors};
 pub use identity_file::{
     read_backend_id, read_client_key, read_component_file, write_backend_id, write_client_key, write_component_file,

@@ -18,6 +18,10 @@ pub enum Action {
     Forget,
     /// Have the files as a folder of the system's.
     MountFiles,
+    /// Have a key to seal a file with that lies outside of the vault.
+    SealFile,
+    /// Have the key of such a file again.
+    OpenFile,
     /// Take all values out at once.
     ExportData,
     /// Take an encrypted copy of the vault.
@@ -74,13 +78,15 @@ pub enum Need {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::ReadData,
         Self::WriteData,
         Self::ListData,
         Self::RemoveData,
         Self::Forget,
         Self::MountFiles,
+        Self::SealFile,
+        Self::OpenFile,
         Self::ExportData,
         Self::Backup,
         Self::ReadInventory,
@@ -109,6 +115,8 @@ impl Action {
             Self::RemoveData => "data.remove",
             Self::Forget => "data.forget",
             Self::MountFiles => "files.mount",
+            Self::SealFile => "files.seal",
+            Self::OpenFile => "files.open",
             Self::ExportData => "data.export",
             Self::Backup => "backup.copy",
             Self::ReadInventory => "data.inventory",
@@ -144,6 +152,8 @@ impl Action {
             | Self::RemoveData
             | Self::Forget
             | Self::MountFiles
+            | Self::SealFile
+            | Self::OpenFile
             | Self::ExportData
             | Self::Backup
             | Self::ReadInventory => Level::UserData,
@@ -159,6 +169,7 @@ impl Action {
             | Self::ListData
             | Self::ReadInventory
             | Self::MountFiles
+            | Self::OpenFile
             | Self::ManageIdentities
             | Self::RotateKeys
             | Self::Backup => Need::Session,

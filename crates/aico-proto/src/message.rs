@@ -237,6 +237,15 @@ pub enum Request {
         /// The group.
         group: u32,
     },
+    /// A key to seal a file with, under the vault: [`SealFileAnswer`].
+    #[serde(rename = "files.seal")]
+    FilesSeal {},
+    /// The key of a file that was sealed under the vault: [`OpenFileAnswer`].
+    #[serde(rename = "files.open")]
+    FilesOpen {
+        /// The front of its header, in hexadecimal.
+        header: String,
+    },
     /// Locks the vault: [`DoneAnswer`], after which every connection ends.
     #[serde(rename = "lock")]
     Lock {},
@@ -434,6 +443,24 @@ pub struct RotateAnswer {
 pub struct ForgetAnswer {
     /// How many values are gone.
     pub values: u64,
+}
+
+/// Answers [`Request::FilesSeal`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SealFileAnswer {
+    /// The front of the file's header, in hexadecimal.
+    pub header: String,
+    /// The file's key, in hexadecimal.
+    pub key: Sensitive,
+}
+
+/// Answers [`Request::FilesOpen`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenFileAnswer {
+    /// The file's key, in hexadecimal.
+    pub key: Sensitive,
 }
 
 /// Answers [`Request::FilesMount`].

@@ -1,6 +1,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::header::VaultId;
+
 /// Why the vault could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -57,6 +59,14 @@ pub enum Error {
     /// The owner's rule, not a fault: what was asked for would lose the vault.
     #[error("{0}")]
     Refused(&'static str),
+    /// A sealed file of another vault.
+    #[error("this file was sealed under another vault, {0}")]
+    OtherVault(VaultId),
+    /// A sealed file whose data key is not in this vault.
+    #[error(
+        "this vault has no key to this file any more: it was forgotten, or is newer than the copy that was restored"
+    )]
+    NoFileKey,
     /// The caller wanted something long to end early.
     #[error("it was stopped; it goes on at the next start")]
     Stopped,

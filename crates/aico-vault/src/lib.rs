@@ -12,6 +12,8 @@ mod header;
 mod hold;
 mod journal;
 mod mount;
+#[doc(hidden)]
+pub mod parsers;
 pub mod sealed_file;
 mod store;
 mod system;

@@ -89,7 +89,7 @@ pub(crate) enum Command {
     /// The vault as it lies on the disk
     #[command(subcommand)]
     Vault(VaultCommand),
-    /// Files that are sealed on their own, for somebody without the vault
+    /// Files that are sealed on their own, for yourself or for somebody without the vault
     #[command(subcommand)]
     File(FileCommand),
     /// Keep and read data
@@ -224,9 +224,9 @@ pub(crate) enum ImportCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum FileCommand {
-    /// Encrypt FILE under a passphrase; needs no vault
+    /// Encrypt FILE: under the vault, or under a passphrase, which needs no vault
     Seal {
-        /// Ask for the passphrase; `--password-file` gives it without asking
+        /// Under a passphrase, which is asked for; `--password-file` gives it without asking
         #[arg(long)]
         passphrase: bool,
         /// What to seal; `-` is standard input
@@ -235,7 +235,7 @@ pub(crate) enum FileCommand {
         #[arg(short, long, value_name = "OUT")]
         output: PathBuf,
     },
-    /// Decrypt a sealed FILE
+    /// Decrypt a sealed FILE; it says itself what opens it
     Open {
         /// What was sealed; `-` is standard input
         file: PathBuf,

@@ -9,6 +9,7 @@ mod keys;
 mod memory;
 mod mount;
 mod query;
+mod sealed;
 mod system;
 
 use std::sync::Arc;
@@ -123,6 +124,8 @@ async fn handle(running: &Running, caller: &mut Caller, request: Request, line: 
         Request::FilesMount { read_only, user, group } => {
             mount::mount(running, caller, Looks { read_only, user, group }, line).await
         }
+        Request::FilesSeal {} => reply(line, sealed::seal(running, caller)).await,
+        Request::FilesOpen { header } => reply(line, sealed::open(running, caller, &header)).await,
         Request::Lock {} => reply_and_end(running, line, keys::lock(running, caller), End::Locked).await,
         Request::Unlock { .. } => line.fail(&bad_request("the vault is not locked")).await,
         Request::IdentityPending {} => reply(line, identities::pending(running, caller)).await,

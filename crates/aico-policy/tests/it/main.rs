@@ -219,7 +219,7 @@ proptest! {
 #[test]
 fn what_the_owner_has_to_be_there_for() {
     use Action::*;
-    let session = [ReadData, ListData, MountFiles, Backup, ReadInventory, ManageIdentities, RotateKeys];
+    let session = [ReadData, ListData, MountFiles, OpenFile, Backup, ReadInventory, ManageIdentities, RotateKeys];
     let with_session = Action::ALL.into_iter().filter(|action| action.need() == Need::Session);
     let mut with_session: Vec<Action> = with_session.collect();
     with_session.sort_by_key(|action| session.iter().position(|known| known == action));

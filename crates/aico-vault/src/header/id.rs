@@ -78,10 +78,11 @@ impl VaultId {
     }
 }
 
-fn from_hex(digits: &str) -> Option<[u8; ID_BYTES]> {
-    let mut out = [0; ID_BYTES];
+/// Exactly `N` bytes, as lower-case hexadecimal digits.
+pub(crate) fn from_hex<const N: usize>(digits: &str) -> Option<[u8; N]> {
+    let mut out = [0; N];
     let (pairs, []) = digits.as_bytes().as_chunks::<2>() else { return None };
-    if pairs.len() != ID_BYTES {
+    if pairs.len() != N {
         return None;
     }
     for (byte, [high, low]) in out.iter_mut().zip(pairs) {

@@ -13,6 +13,7 @@ use std::path::Path;
 
 use aico_crypto::{Random, RootKey, SlotSecret, SpaceKey, WRAPPED_BYTES};
 
+pub(crate) use id::from_hex;
 pub use id::{SpaceId, VaultId};
 use slot::MAX_PARAMETER_BYTES;
 pub(crate) use slot::Slot;

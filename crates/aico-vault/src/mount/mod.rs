@@ -16,9 +16,11 @@ use rustix::io::Errno;
 use crate::Error;
 use crate::tree::Tree;
 
+mod kernel;
 mod serve;
 mod wire;
 
+pub use kernel::Kernel;
 use serve::{Bounds, Room, Served};
 use wire::{FORGET_CONTENT, Op, REQUEST_BYTES, Request};
 

@@ -31,6 +31,7 @@ use row::{Kind, NodeRow};
 pub(crate) use check::check;
 pub(crate) use names::{Named, Taken};
 pub(crate) use row::{ROOT, Times, has_files};
+pub use row::{RawNode, node};
 
 /// The tree's table: one migration of the space's database.
 pub(crate) const TREE_TABLES: &str = row::TABLES;

@@ -193,3 +193,40 @@ fn decode(row: &Row<'_>) -> Result<NodeRow, Error> {
     let times = Times { accessed: row.get(5)?, modified: row.get(6)?, changed: row.get(7)? };
     Ok(NodeRow { id, parent, name, kind, mode: row.get::<_, u32>(4)? & 0o7777, times })
 }
+
+/// A node's row, before anybody has looked at it.
+#[derive(Clone, Debug)]
+pub struct RawNode {
+    /// `id`, `parent`, `kind`, `mode`, `atime_ns`, `mtime_ns`, `ctime_ns`, `size`, `epoch`, `sealed`.
+    pub numbers: [i64; 10],
+    /// Its name.
+    pub name: Vec<u8>,
+    /// `target`, `file_id`, `file_key`, `holes`.
+    pub texts: [Option<Vec<u8>>; 4],
+}
+
+/// Writes a row as it is and reads it: whether it is the same when it is written and read once more; for the fuzzer.
+///
+/// # Errors
+/// Where the row is refused.
+pub fn node(raw: &RawNode) -> Result<bool, Error> {
+    let mut db = Connection::open_in_memory()?;
+    db.execute_batch(TABLES)?;
+    let [id, parent, kind, mode, accessed, modified, changed, size, epoch, sealed] = raw.numbers;
+    let [target, file_id, file_key, holes] = &raw.texts;
+    let sql = format!("INSERT INTO node ({COLUMNS}) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15)");
+    let values = params![
+        id, parent, raw.name, kind, mode, accessed, modified, changed, size, target, file_id, file_key, epoch, sealed,
+        holes
+    ];
+    db.execute(&sql, values)?;
+    let read = |db: &Connection| children(db, parent.cast_unsigned());
+    let first = read(&db)?;
+    let mut again = || {
+        let tx = db.transaction()?;
+        put(&tx, &BTreeSet::new(), &first)?;
+        tx.commit()?;
+        read(&db)
+    };
+    Ok(again().is_ok_and(|again| again == first))
+}

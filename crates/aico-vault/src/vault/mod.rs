@@ -6,6 +6,7 @@ mod locked_log;
 mod memory;
 mod mount;
 mod rotate;
+mod sealed;
 mod spaces;
 mod value;
 mod verify;

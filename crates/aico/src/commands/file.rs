@@ -3,32 +3,36 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use aico_crypto::{OsRandom, Password, StretchCost};
-use aico_vault::sealed_file::{MAX_SEALED_NAME_BYTES, SealedFile, seal};
+use aico_crypto::{FileKey, OsRandom, Password, StretchCost};
+use aico_proto::message::{OpenFileAnswer, Request, SealFileAnswer, Sensitive};
+use aico_vault::sealed_file::{Beginning, MAX_SEALED_NAME_BYTES, SealedFile, SealedReader, UnderVault, seal};
+use tokio::runtime::Handle;
 
 use crate::args::FileCommand;
+use crate::commands::finish;
 use crate::error::Error;
 use crate::owner::Owner;
+use crate::places::connect;
 use crate::ui;
 
-/// Seals and opens single files, without a vault.
+/// Seals and opens single files, under a passphrase or under the vault. It blocks; `file` and content stay here.
 pub(crate) fn file(command: &FileCommand, mut owner: Owner) -> Result<(), Error> {
     match command {
         FileCommand::Seal { passphrase: ask, file, output } => {
-            if !ask && !owner.has_file() {
-                let text = "say under what: `--passphrase` asks for one, `--password-file FILE` reads it";
-                return Err(Error::Usage(text.to_owned()));
-            }
-            // Before a passphrase is asked for.
+            // Before anything is asked for.
             let (source, name) = (source(file)?, name_of(file));
             let out = Out::at(output)?;
-            let passphrase = passphrase(&owner.new_password()?)?;
-            out.write(|to| Ok(seal(&name, (&passphrase, StretchCost::FILE), &OsRandom, source, to).map(drop)?))
+            let beginning = if *ask || owner.has_file() {
+                Beginning::with_passphrase(&passphrase(&owner.new_password()?)?, StretchCost::FILE, &OsRandom)?
+            } else {
+                Handle::current().block_on(vault_beginning())?
+            };
+            out.write(|to| Ok(seal(&name, beginning, &OsRandom, source, to).map(drop)?))
         }
         FileCommand::Open { file, output } => {
             let sealed = SealedFile::read(source(file)?)?;
             let out = Out::at(output)?;
-            let mut reader = sealed.open(&passphrase(&owner.password("Passphrase: ")?)?)?;
+            let mut reader = opened(sealed, &mut owner)?;
             let name = reader.name().to_owned();
             out.write(|mut to| {
                 let mut chunk = Vec::new();
@@ -41,8 +45,7 @@ pub(crate) fn file(command: &FileCommand, mut owner: Owner) -> Result<(), Error>
             Ok(())
         }
         FileCommand::Cat { file } => {
-            let sealed = SealedFile::read(source(file)?)?;
-            let mut reader = sealed.open(&passphrase(&owner.password("Passphrase: ")?)?)?;
+            let mut reader = opened(SealedFile::read(source(file)?)?, &mut owner)?;
             let (mut chunk, mut out) = (Vec::new(), io::stdout().lock());
             while reader.next_chunk(&mut chunk)? {
                 out.write_all(&chunk).map_err(|error| Error::io("write to standard output", error))?;
@@ -52,7 +55,37 @@ pub(crate) fn file(command: &FileCommand, mut owner: Owner) -> Result<(), Error>
     }
 }
 
-fn passphrase(text: &aico_proto::message::Sensitive) -> Result<Password, Error> {
+/// Opens it with what its header says: the vault, or a passphrase.
+fn opened<R: Read>(sealed: SealedFile<R>, owner: &mut Owner) -> Result<SealedReader<R>, Error> {
+    match sealed.under_vault() {
+        Some(front) => {
+            let key = Handle::current().block_on(vault_key(front, owner))?;
+            Ok(sealed.open_under_vault(&key)?)
+        }
+        None => Ok(sealed.open(&passphrase(&owner.password("Passphrase: ")?)?)?),
+    }
+}
+
+async fn vault_beginning() -> Result<Beginning, Error> {
+    let mut client = connect().await?;
+    let answer: SealFileAnswer = client.ask(&Request::FilesSeal {}).await?;
+    finish(client).await?;
+    Ok(Beginning::under_vault(&answer.header.parse()?, key_of(&answer.key)?))
+}
+
+async fn vault_key(front: &UnderVault, owner: &mut Owner) -> Result<FileKey, Error> {
+    let mut client = connect().await?;
+    let request = Request::FilesOpen { header: front.to_string() };
+    let answer: OpenFileAnswer = owner.ask(&mut client, &request, "open").await?;
+    finish(client).await?;
+    key_of(&answer.key)
+}
+
+fn key_of(digits: &Sensitive) -> Result<FileKey, Error> {
+    Ok(FileKey::hazmat_from_backend(digits.expose()).map_err(aico_vault::Error::from)?)
+}
+
+fn passphrase(text: &Sensitive) -> Result<Password, Error> {
     Password::parse(text.expose()).map_err(|error| Error::Usage(error.to_string()))
 }
 

@@ -38,6 +38,9 @@ fn a_copy_of_a_vault_in_use_is_whole_and_starts_as_another_device() {
         home.put_ok(&format!("notes/{at}"), &bytes(at, 1 << (at % 22)));
     }
     home.put_ok("conversations/1/a", b"said");
+    let (plain, sealed) = (home.root().join("plain"), home.root().join("sealed"));
+    fs::write(&plain, "sealed before").unwrap();
+    home.ok(&["file", "seal", plain.to_str().unwrap(), "-o", sealed.to_str().unwrap()]);
     let ended = AtomicBool::new(false);
     let dir = std::thread::scope(|threads| {
         threads.spawn(|| {
@@ -80,6 +83,8 @@ fn a_copy_of_a_vault_in_use_is_whole_and_starts_as_another_device() {
         assert!(get(&format!("notes/{at}")) == bytes(at, 1 << (at % 22)), "{at}");
     }
     assert_eq!(get("conversations/1/a"), b"said");
+    let args = with(&["file", "cat", sealed.to_str().unwrap()]);
+    assert_eq!(other.ok(&args.iter().map(String::as_str).collect::<Vec<_>>()), b"sealed before");
     let whole = get("busy/large");
     assert!((0..=255).any(|round| whole == bytes(round, 3 << 20)), "one state of it, not a mixture");
     let fingerprint = |home: &Home| {

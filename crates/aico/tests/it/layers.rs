@@ -14,7 +14,10 @@ const LADDER: &[(&str, &[&str])] = &[
     ("aico-net", &["aico-crypto", "aico-proto"]),
     ("aico-backend", &["aico-crypto", "aico-proto", "aico-policy", "aico-vault", "aico-net"]),
     ("aico", &["aico-crypto", "aico-ffi-reader", "aico-proto", "aico-vault", "aico-net", "aico-backend"]),
-    ("aico-fuzz-targets", &["aico-crypto", "aico-proto", "aico-policy", "aico-vault", "aico-net", "aico-backend"]),
+    (
+        "aico-fuzz-targets",
+        &["aico-crypto", "aico-ffi-reader", "aico-proto", "aico-policy", "aico-vault", "aico-net", "aico-backend"],
+    ),
     ("aico-ffi-duckdb", &[]),
     ("aico-ffi-memory", &[]),
     ("aico-ffi-reader", &[]),
@@ -99,12 +102,14 @@ fn unsafe_code_stands_in_the_leaf_crates_only() {
 #[test]
 fn raw_keys_cross_at_known_places_only() {
     const CALLS: &[(&str, usize)] = &[
+        ("hazmat_from_backend", 1),
         ("hazmat_from_file", 2),
         ("hazmat_from_keyring", 1),
         ("hazmat_from_platform", 3),
         ("hazmat_lent_to_duckdb", 2),
         ("hazmat_lent_to_rocksdb", 1),
         ("hazmat_sqlcipher_literal", 1),
+        ("hazmat_to_client", 1),
         ("hazmat_to_file", 4),
         ("hazmat_to_platform", 3),
         ("hazmat_share_words", 1),

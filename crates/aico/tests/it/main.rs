@@ -31,6 +31,7 @@ mod python_aico;
 mod query;
 mod rotate;
 mod sealed;
+mod sealed_under_vault;
 mod service;
 #[path = "../../../aico-vault/tests/it/session.rs"]
 mod session;

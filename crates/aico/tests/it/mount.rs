@@ -18,13 +18,13 @@ use crate::keys::{PASSWORD, passwords, protected};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A mount in the foreground, in a process of its own.
-struct Mount {
+pub(crate) struct Mount {
     process: Child,
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
 }
 
 impl Mount {
-    fn new(home: &Home, args: &[&str]) -> Self {
+    pub(crate) fn new(home: &Home, args: &[&str]) -> Self {
         let dir = home.root().join("mnt");
         let _there_before = fs::create_dir(&dir);
         let mut command = home.command(&["mount", dir.to_str().unwrap()]);
@@ -38,7 +38,7 @@ impl Mount {
         mount
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
@@ -64,7 +64,7 @@ impl Mount {
     }
 
     /// Ends it as Ctrl-C or the system does.
-    fn unmount(self) {
+    pub(crate) fn unmount(self) {
         self.signal("TERM");
         let dir = self.dir.clone();
         let (code, said) = self.end();
