@@ -17,7 +17,7 @@ pub(super) const MAX_PARAMETER_BYTES: usize = 1024;
 const UNVOUCHED: &str = "a slot of an older version has not been used by this one yet, so a new root key cannot be given to it: \
                          open the vault by it once, or remove it";
 
-/// How a slot's secret is kept. This version uses the first four; a header with the others is read and written as it
+/// How a slot's secret is kept. This version uses the first five; a header with the others is read and written as it
 /// is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -68,10 +68,17 @@ impl SlotKind {
         }
     }
 
+    /// The kind that a machine keeps and that has this [`SlotKind::word`].
+    #[must_use]
+    pub fn of_machine(word: &str) -> Option<Self> {
+        let held = |kind: &Self| matches!(kind, Self::Password | Self::RecoveryCode);
+        Self::ALL.into_iter().find(|kind| kind.word() == word && kind.is_usable() && !held(kind))
+    }
+
     /// Whether this version can make and open such slots.
     #[must_use]
     pub fn is_usable(self) -> bool {
-        matches!(self, Self::KeyFile | Self::SecretService | Self::Password | Self::RecoveryCode)
+        !matches!(self, Self::SystemdCredential)
     }
 
     /// Its place on the ladder: more is harder to take together with a copy of the disk.

@@ -34,6 +34,9 @@ mod sealed;
 mod service;
 #[path = "../../../aico-vault/tests/it/session.rs"]
 mod session;
+#[path = "../../../aico-vault/tests/it/tpm.rs"]
+mod soft_tpm;
 mod tamper;
 mod tcp;
+mod tpm;
 mod verify;
