@@ -371,7 +371,7 @@ pub(crate) enum SlotsCommand {
     },
     /// Add a slot that this machine keeps
     Add {
-        /// key-file, secret-service or tpm2
+        /// key-file, secret-service, systemd-credential or tpm2
         kind: String,
     },
     /// Remove a slot, by its number

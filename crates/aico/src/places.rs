@@ -21,7 +21,7 @@ use crate::error::Error;
 pub(crate) fn places() -> Result<Places, Error> {
     let home = folder("AICO_HOME", "XDG_DATA_HOME", ".local/share")?;
     let key_dir = folder("AICO_KEY_DIR", "XDG_CONFIG_HOME", ".config")?;
-    Ok(Places { home, key_dir, bus: bus(), tpm: tpm() })
+    Ok(Places { home, key_dir, bus: bus(), tpm: tpm(), credentials: set("CREDENTIALS_DIRECTORY") })
 }
 
 /// The run folder: socket and `backend.id`.

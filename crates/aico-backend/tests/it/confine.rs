@@ -35,7 +35,13 @@ fn here() -> Option<PathBuf> {
 }
 
 fn confined(folder: &Path) {
-    let places = Places { home: folder.join("data"), key_dir: folder.join("keys"), bus: None, tpm: Tpm::none() };
+    let places = Places {
+        home: folder.join("data"),
+        key_dir: folder.join("keys"),
+        bus: None,
+        tpm: Tpm::none(),
+        credentials: None,
+    };
     let confinement = confine(&places, &folder.join("run"));
     assert_eq!(confinement.by, ["landlock", "seccomp"], "{:?}", confinement.missing);
 }

@@ -1,6 +1,7 @@
 //! The ways to a vault's root key: what each keeps, and which is tried first (`docs/spec/vault.md`, Slots).
 
 mod bus;
+mod credential;
 mod kernel;
 mod key_file;
 mod secret_service;
@@ -16,6 +17,7 @@ use crate::{Error, Places};
 
 pub use crate::header::{SlotId, SlotKind};
 pub use aico_ffi_tpm::{Tpm, quiet as quiet_tpm};
+pub use credential::SystemdCredential;
 pub use kernel::kernel_remembers;
 pub use key_file::KeyFile;
 pub use secret_service::SecretService;
@@ -66,6 +68,11 @@ pub trait Rung: fmt::Debug {
     /// Which kind of slot it serves.
     fn kind(&self) -> SlotKind;
 
+    /// The secret of a slot to be made, where the place has it already and takes no other.
+    fn given(&self) -> Option<Result<SlotSecret, Why>> {
+        None
+    }
+
     /// Keeps a secret; when this returns with success, it survives a restart. What is returned goes into the slot.
     fn store(&self, vault: &VaultId, slot: SlotId, secret: &SlotSecret) -> Result<Vec<u8>, Why>;
 
@@ -99,6 +106,7 @@ pub trait Rung: fmt::Debug {
 pub fn rungs(places: &Places) -> Vec<Box<dyn Rung>> {
     vec![
         Box::new(Tpm2::new(places.tpm.clone())),
+        Box::new(SystemdCredential::new(places.credentials.clone())),
         Box::new(SecretService::new(places.bus.clone())),
         Box::new(KeyFile::new(places.key_dir.clone())),
     ]
@@ -126,7 +134,11 @@ pub(crate) fn new_slot(
     id: SlotId,
     random: &dyn Random,
 ) -> Result<Result<NewSlot, Why>, Error> {
-    let secret = SlotSecret::make(random)?;
+    let secret = match rung.given() {
+        None => SlotSecret::make(random)?,
+        Some(Ok(secret)) => secret,
+        Some(Err(why)) => return Ok(Err(why)),
+    };
     Ok(rung.store(vault, id, &secret).and_then(|parameters| {
         let secret = rung.load(vault, id, &parameters)?;
         Ok(NewSlot { kind: rung.kind(), id, secret, parameters })

@@ -51,6 +51,8 @@ pub struct Places {
     pub bus: Option<String>,
     /// The machine's TPM, where there is one.
     pub tpm: Tpm,
+    /// The folder of the credentials that systemd gave to this service, if it is one.
+    pub credentials: Option<PathBuf>,
 }
 
 /// State of a [`Vault`] whose keys are not in memory.

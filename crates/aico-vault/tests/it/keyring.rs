@@ -19,7 +19,13 @@ impl Session {
 
     pub(crate) fn places(&self) -> Places {
         let path = |name: &str| self.path().join(name);
-        Places { home: path("vault"), key_dir: path("keys"), bus: Some(self.address().to_owned()), tpm: Tpm::none() }
+        Places {
+            home: path("vault"),
+            key_dir: path("keys"),
+            bus: Some(self.address().to_owned()),
+            tpm: Tpm::none(),
+            credentials: None,
+        }
     }
 }
 

@@ -18,6 +18,8 @@ enum SetUp {
     KeyringAndPassword,
     KeyringAndCode,
     KeyFileAndPassword,
+    CredentialAndKeyFile,
+    CredentialAndPassword,
     TpmAndKeyFile,
     TpmAndPassword,
     TpmAndCode,
@@ -42,6 +44,10 @@ enum Loss {
     EntryOfAnother,
     EntryRubbish,
     OnlyForTheSession,
+    CredentialGone,
+    CredentialOfAnother,
+    CredentialRubbish,
+    NoService,
     TpmState,
     TpmCleared,
     TpmGone,
@@ -55,6 +61,9 @@ impl Loss {
         match self {
             Self::KeyFile | Self::KeyFolderOpen => SlotKind::KeyFile,
             Self::TpmState | Self::TpmCleared | Self::TpmGone | Self::TpmNotHere | Self::TpmOwned => SlotKind::Tpm2,
+            Self::CredentialGone | Self::CredentialOfAnother | Self::CredentialRubbish | Self::NoService => {
+                SlotKind::SystemdCredential
+            }
             _ => SlotKind::SecretService,
         }
     }
@@ -84,6 +93,13 @@ const TABLE: &[(SetUp, Loss, Option<&str>, &[&str])] = &{
         (KeyringAndCode, EntryOfAnother, None, &["the secret is not that of slot-2"]),
         (KeyFileAndPassword, KeyFile, None, &["is not there"]),
         (KeyFileAndPassword, KeyFolderOpen, None, &["written to by others"]),
+        (CredentialAndKeyFile, KeyFile, Some("systemd-credential"), &["is not there"]),
+        (CredentialAndKeyFile, CredentialGone, KEY_FILE, &["`aico-slot` was not given", "LoadCredentialEncrypted="]),
+        (CredentialAndKeyFile, CredentialOfAnother, KEY_FILE, &["the secret is not that of slot-3"]),
+        (CredentialAndKeyFile, CredentialRubbish, KEY_FILE, &["does not hold a key"]),
+        (CredentialAndKeyFile, NoService, KEY_FILE, &["systemd gave this process no credentials"]),
+        (CredentialAndPassword, CredentialGone, None, &["`aico-slot` was not given"]),
+        (CredentialAndPassword, NoService, None, &["no credentials"]),
         (TpmAndKeyFile, KeyFile, Some("tpm2"), &["is not there"]),
         (TpmAndKeyFile, TpmState, KEY_FILE, &["Secure Boot state (PCR 7)", "make the slot anew"]),
         (TpmAndKeyFile, TpmCleared, KEY_FILE, &["not the TPM that sealed the slot", "cleared"]),
@@ -107,6 +123,11 @@ fn every_loss_is_survived_told_and_mended() {
         let mut tpm = set_up.has_tpm().then(SoftTpm::new);
         if let Some(tpm) = &tpm {
             (places.bus, places.tpm) = (None, tpm.line());
+        }
+        if matches!(set_up, SetUp::CredentialAndKeyFile | SetUp::CredentialAndPassword) {
+            (places.bus, places.credentials) = (None, Some(session.path().to_owned()));
+            give(&places, &SlotSecret::make(&OsRandom).unwrap());
+            fs::copy(session.path().join("aico-slot"), session.path().join("aside-slot")).unwrap();
         }
         let owner = set_it_up(*set_up, &mut places);
         let before = opens(&places).unwrap();
@@ -137,6 +158,12 @@ fn every_loss_is_survived_told_and_mended() {
     }
 }
 
+/// What systemd does for its unit.
+fn give(places: &Places, secret: &SlotSecret) {
+    let path = places.credentials.as_ref().unwrap().join("aico-slot");
+    secret.hazmat_to_platform(|text| fs::write(path, text).unwrap());
+}
+
 /// Sets the vault up; what its owner has.
 fn set_it_up(set_up: SetUp, places: &mut Places) -> Option<Proof> {
     if set_up == SetUp::KeyFileAndPassword {
@@ -144,8 +171,11 @@ fn set_it_up(set_up: SetUp, places: &mut Places) -> Option<Proof> {
     }
     let vault = open(places);
     match set_up {
-        SetUp::KeyringAndKeyFile | SetUp::TpmAndKeyFile => None,
-        SetUp::KeyringAndPassword | SetUp::KeyFileAndPassword | SetUp::TpmAndPassword => {
+        SetUp::KeyringAndKeyFile | SetUp::CredentialAndKeyFile | SetUp::TpmAndKeyFile => None,
+        SetUp::KeyringAndPassword
+        | SetUp::KeyFileAndPassword
+        | SetUp::CredentialAndPassword
+        | SetUp::TpmAndPassword => {
             let words = Password::parse("correct horse").unwrap();
             let permit = permit(&vault, Action::SetFirstPassword);
             let change = vault.set_first_password(permit, &words, 64, 1).unwrap();
@@ -195,6 +225,10 @@ fn lose(loss: Loss, session: &mut Session, tpm: Option<&mut SoftTpm>, places: &m
         }
         Loss::EntryRubbish => session.write_entry(&vault.to_string(), "2", b"rubbish"),
         Loss::OnlyForTheSession => session.default_to("session"),
+        Loss::CredentialGone => fs::remove_file(session.path().join("aico-slot")).unwrap(),
+        Loss::CredentialOfAnother => give(places, &SlotSecret::make(&OsRandom).unwrap()),
+        Loss::CredentialRubbish => fs::write(session.path().join("aico-slot"), [0xff; 300]).unwrap(),
+        Loss::NoService => places.credentials = None,
         Loss::TpmNotHere => places.tpm = Tpm::at(Some("device:/dev/tpm-of-another-machine")),
         Loss::TpmState | Loss::TpmCleared | Loss::TpmGone | Loss::TpmOwned => {}
     }
@@ -229,6 +263,10 @@ fn mend(loss: Loss, session: &mut Session, tpm: Option<&mut SoftTpm>, places: &m
         Loss::NoBus => places.bus = Some(session.address().to_owned()),
         Loss::OnlyForTheSession => session.default_to("login"),
         Loss::TpmGone | Loss::TpmNotHere | Loss::TpmOwned => {}
+        Loss::CredentialGone | Loss::CredentialOfAnother | Loss::CredentialRubbish | Loss::NoService => {
+            fs::copy(session.path().join("aside-slot"), session.path().join("aico-slot")).unwrap();
+            places.credentials = Some(session.path().to_owned());
+        }
         Loss::EntryGone | Loss::EntryOfAnother | Loss::EntryRubbish | Loss::TpmState | Loss::TpmCleared => {
             let vault = owner.map_or_else(|| open(places), |proof| open_with(places, proof).unwrap());
             let slots = vault.slots(permit(&vault, Action::ReadKeys)).unwrap();

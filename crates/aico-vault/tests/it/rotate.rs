@@ -23,7 +23,13 @@ impl Home {
     }
 
     pub(crate) fn places(&self) -> Places {
-        Places { home: self.0.path().join("data"), key_dir: self.0.path().join("keys"), bus: None, tpm: Tpm::none() }
+        Places {
+            home: self.0.path().join("data"),
+            key_dir: self.0.path().join("keys"),
+            bus: None,
+            tpm: Tpm::none(),
+            credentials: None,
+        }
     }
 
     pub(crate) fn open(&self) -> Vault<Unlocked> {

@@ -16,7 +16,7 @@ use crate::tpm::{SoftTpm, free_ports};
 const SECRET: &[u8] = b"a secret that nobody finds anywhere";
 
 fn places(root: &tempfile::TempDir, tpm: Tpm) -> Places {
-    Places { home: root.path().join("data"), key_dir: root.path().join("keys"), bus: None, tpm }
+    Places { home: root.path().join("data"), key_dir: root.path().join("keys"), bus: None, tpm, credentials: None }
 }
 
 fn kinds(places: &Places) -> Vec<SlotKind> {

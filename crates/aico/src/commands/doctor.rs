@@ -132,6 +132,7 @@ fn describe(kind: SlotKind) -> &'static str {
         SlotKind::KeyFile => "the key file opens the vault; it protects copies of the data, not the whole disk",
         SlotKind::SecretService => "the session's keyring opens the vault",
         SlotKind::Tpm2 => "this machine's TPM opens the vault, while Secure Boot is as it was",
+        SlotKind::SystemdCredential => "the credential that systemd gives to the service opens the vault",
         SlotKind::Password => "the password opens the vault",
         SlotKind::RecoveryCode => "the recovery code opens the vault",
         _ => "not used by this version",
@@ -142,7 +143,8 @@ fn describe(kind: SlotKind) -> &'static str {
 fn way_back(slot: &SlotState, slots: &[SlotState]) -> String {
     let works = |kind| slots.iter().any(|slot| slot.kind == kind && slot.trouble.is_none());
     let anew = format!("`aico security slots remove {}` and `aico security slots add {}`", slot.id.0, slot.kind.word());
-    if [SlotKind::KeyFile, SlotKind::SecretService, SlotKind::Tpm2].into_iter().any(works) {
+    if [SlotKind::KeyFile, SlotKind::SecretService, SlotKind::SystemdCredential, SlotKind::Tpm2].into_iter().any(works)
+    {
         return format!(
             "mend that; another slot opens the vault until then. What does not come back is made anew: {anew}"
         );
@@ -167,19 +169,23 @@ fn way_back(slot: &SlotState, slots: &[SlotState]) -> String {
 fn look_at_losses(slots: &[SlotState], report: &mut Report) {
     let has = |kind| slots.iter().any(|slot| slot.kind == kind && slot.trouble.is_none());
     let (file, keyring, tpm) = (has(SlotKind::KeyFile), has(SlotKind::SecretService), has(SlotKind::Tpm2));
+    // A service's own: what a doctor outside of it is not given counts as lost.
+    let credential = has(SlotKind::SystemdCredential);
     let (password, code) = (has(SlotKind::Password), has(SlotKind::RecoveryCode));
     let held = password || code;
     let disk = "the data would be lost: there is no copy of it elsewhere that this program knows of";
     report.add(Weight::Advice, "lost disk", disk, Some("copy the data folder elsewhere; it stays encrypted"));
-    if file && !held && !keyring && !tpm {
+    if file && !held && !keyring && !tpm && !credential {
         let hint = "`aico security recovery` makes a code on paper, `aico security setup` sets a password";
         report.add(Weight::Advice, "lost key file", "the data would be lost: nothing else opens the vault", Some(hint));
     } else if file {
         report.add(Weight::Good, "lost key file", "something else opens the vault", None);
     }
-    for (what, there, others) in
-        [("lost keyring", keyring, file || held || tpm), ("lost TPM", tpm, file || held || keyring)]
-    {
+    for (what, there, others) in [
+        ("lost keyring", keyring, file || held || tpm || credential),
+        ("lost TPM", tpm, file || held || keyring || credential),
+        ("lost credential", credential, file || held || keyring || tpm),
+    ] {
         let hint = "`aico security recovery` makes a code on paper";
         match (there, others) {
             (true, true) => report.add(Weight::Good, what, "something else opens the vault", None),
@@ -187,7 +193,7 @@ fn look_at_losses(slots: &[SlotState], report: &mut Report) {
             (false, _) => {}
         }
     }
-    match (password, code, file || keyring || tpm) {
+    match (password, code, file || keyring || tpm || credential) {
         (true, true, _) => {
             report.add(
                 Weight::Good,
@@ -214,6 +220,7 @@ fn look_at_rungs(places: &Places, slots: &[SlotState], report: &mut Report) {
         let (about, text) = match rung.kind() {
             SlotKind::SecretService => ("keyring", "a keyring runs here, and the vault does not use it"),
             SlotKind::Tpm2 => ("TPM", "this machine has a TPM 2.0, and the vault does not use it"),
+            SlotKind::SystemdCredential => ("credential", "systemd gives one, and the vault does not use it"),
             _ => continue,
         };
         if slots.iter().any(|slot| slot.kind == rung.kind()) {

@@ -102,7 +102,7 @@ fn raw_keys_cross_at_known_places_only() {
     const CALLS: &[(&str, usize)] = &[
         ("hazmat_from_file", 2),
         ("hazmat_from_keyring", 1),
-        ("hazmat_from_platform", 4),
+        ("hazmat_from_platform", 5),
         ("hazmat_lent_to_duckdb", 2),
         ("hazmat_sqlcipher_literal", 1),
         ("hazmat_to_file", 4),

@@ -1,6 +1,6 @@
 //! The TPM behind the whole program: the worker uses it from within its confinement.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
@@ -85,7 +85,7 @@ fn a_confined_worker_opens_by_the_tpm_and_makes_its_slot_anew() {
     assert!(home.text(&["status"]).contains("seccomp"), "the worker is confined");
     // Whatever is said to the TPM after the confinement goes through the connection from before it.
     assert!(home.text(&["security", "slots", "list"]).contains("tpm2"));
-    owner(&home, "remove", "3");
+    owner(&home, "remove", "4");
     owner(&home, "add", "tpm2");
     home.fails(2, &["security", "slots", "add", "tpm3"]);
     home.down();
@@ -138,4 +138,22 @@ fn a_tpm_that_is_not_there_is_told_and_nothing_breaks() {
     assert!(doctor(&home).contains("not used: this machine has no TPM 2.0"));
     home.set("AICO_TPM", "nonsense");
     assert!(doctor(&home).contains("`nonsense` is no TPM's address"));
+}
+
+/// No systemd runs in tests: the folder is what it would give to its unit.
+#[test]
+fn a_service_opens_by_its_credential_from_within_its_confinement() {
+    let mut home = Home::new();
+    let given = tempfile::tempdir().unwrap();
+    fs::write(given.path().join("aico-slot"), format!("AICO-SLOT-1-{}\n", "AbCd".repeat(10) + "AbA")).unwrap();
+    home.set("CREDENTIALS_DIRECTORY", given.path().to_str().unwrap());
+    up_by(&mut home, "systemd-credential");
+    home.put_ok("notes/a", b"kept");
+    home.down();
+    assert!(doctor(&home).contains("the credential that systemd gives to the service opens the vault"));
+    home.set("CREDENTIALS_DIRECTORY", "");
+    up_by(&mut home, "key-file");
+    assert_eq!(home.get("notes/a"), b"kept");
+    home.down();
+    assert!(doctor(&home).contains("systemd gave this process no credentials"));
 }

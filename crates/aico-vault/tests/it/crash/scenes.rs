@@ -101,7 +101,7 @@ fn value(seed: u8, bytes: usize) -> Vec<u8> {
 }
 
 pub(crate) fn places(root: &Path) -> Places {
-    Places { home: root.join("data"), key_dir: root.join("keys"), bus: None, tpm: Tpm::none() }
+    Places { home: root.join("data"), key_dir: root.join("keys"), bus: None, tpm: Tpm::none(), credentials: None }
 }
 
 fn capability(action: Action, path: Option<&str>) -> Capability {
