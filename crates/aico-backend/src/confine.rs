@@ -46,7 +46,7 @@ pub fn confine(places: &Places, run_folder: &Path) -> Confinement {
         Ok(()) => confinement.by.push(name),
         Err(why) => confinement.missing.push(format!("{name}: {why}")),
     };
-    note("landlock", restrict_files(&folders));
+    note("landlock", restrict_files(&folders, places.credentials.as_deref()));
     note("seccomp", restrict_calls());
     confinement
 }
@@ -61,7 +61,7 @@ pub fn memory() -> &'static str {
     }
 }
 
-fn restrict_files(folders: &[PathBuf]) -> Result<(), String> {
+fn restrict_files(folders: &[PathBuf], credentials: Option<&Path>) -> Result<(), String> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let work = AccessFs::from_all(LANDLOCK) & !(AccessFs::Execute | AccessFs::MakeChar | AccessFs::MakeBlock);
     let open = |path: &Path, access: BitFlags<AccessFs>| {
@@ -69,7 +69,7 @@ fn restrict_files(folders: &[PathBuf]) -> Result<(), String> {
         PathFd::new(path).ok().map(|file| Ok(PathBeneath::new(file, access)))
     };
     // What is not there cannot be allowed; nobody misses it.
-    let readable = READABLE.iter().filter_map(|path| open(Path::new(path), read));
+    let readable = READABLE.iter().map(Path::new).chain(credentials).filter_map(|path| open(path, read));
     let devices = DEVICES.iter().filter_map(|path| open(Path::new(path), read | AccessFs::WriteFile));
     let ours = folders.iter().filter_map(|path| open(path, work));
     let rules: Vec<Result<_, landlock::RulesetError>> = readable.chain(devices).chain(ours).collect();

@@ -399,7 +399,7 @@ pub(crate) enum SlotsCommand {
     },
     /// Add a slot that this machine keeps
     Add {
-        /// key-file or secret-service
+        /// key-file, secret-service, systemd-credential or tpm2
         kind: String,
     },
     /// Remove a slot, by its number

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    aico_vault::unlock::quiet_tpm();
     let args = args::Args::parse();
     let json = args.json();
     match commands::run(args) {

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use aico_backend::config::Config;
 use aico_backend::{read_config, settings};
@@ -13,6 +13,7 @@ use aico_net::{
 };
 use aico_proto::{LocalIdentity, Terms};
 use aico_vault::Places;
+use aico_vault::unlock::Tpm;
 
 use crate::error::Error;
 
@@ -20,7 +21,7 @@ use crate::error::Error;
 pub(crate) fn places() -> Result<Places, Error> {
     let home = folder("AICO_HOME", "XDG_DATA_HOME", ".local/share")?;
     let key_dir = folder("AICO_KEY_DIR", "XDG_CONFIG_HOME", ".config")?;
-    Ok(Places { home, key_dir, bus: bus() })
+    Ok(Places { home, key_dir, bus: bus(), tpm: tpm(), credentials: set("CREDENTIALS_DIRECTORY") })
 }
 
 /// The run folder: socket and `backend.id`.
@@ -161,6 +162,12 @@ fn folder(ours: &str, base: &str, fallback: &str) -> Result<PathBuf, Error> {
         .or_else(|| set("HOME").map(|home| home.join(fallback).join("aico")))
         .ok_or_else(|| Error::Usage(format!("neither {ours} nor HOME is set")))?;
     std::path::absolute(&chosen).map_err(|error| Error::io(format!("resolve {}", chosen.display()), error))
+}
+
+/// The TPM: one connection a process, so that the worker's is open before it is confined.
+fn tpm() -> Tpm {
+    static TPM: OnceLock<Tpm> = OnceLock::new();
+    TPM.get_or_init(|| Tpm::at(env::var("AICO_TPM").ok().as_deref())).clone()
 }
 
 /// The session bus, if this session has one.

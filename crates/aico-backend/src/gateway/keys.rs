@@ -142,11 +142,9 @@ pub(crate) fn put_recovery(running: &Running, caller: &Caller, code: &Sensitive)
 }
 
 pub(crate) fn add_slot(running: &Running, caller: &Caller, kind: &str) -> Result<DoneAnswer, Failure> {
-    let kind = match kind {
-        "key-file" => SlotKind::KeyFile,
-        "secret-service" => SlotKind::SecretService,
-        _ => return Err(bad_request("a slot that can be added is `key-file` or `secret-service`")),
-    };
+    let kind = SlotKind::of_machine(kind).ok_or_else(|| {
+        bad_request("a slot that can be added is `key-file`, `secret-service`, `systemd-credential` or `tpm2`")
+    })?;
     block_in_place(|| {
         let permit = key_permit(running, caller)?;
         running.vault().add_slot(permit, kind, now_ms()).map_err(|error| failure(&error))?;

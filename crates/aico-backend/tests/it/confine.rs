@@ -11,6 +11,7 @@ use std::process::Command;
 
 use aico_backend::confine::{ALLOWED, LIMITED, close_the_network, confine};
 use aico_vault::Places;
+use aico_vault::unlock::Tpm;
 
 const FOLDER: &str = "AICO_TEST_CONFINED_IN";
 
@@ -34,7 +35,13 @@ fn here() -> Option<PathBuf> {
 }
 
 fn confined(folder: &Path) {
-    let places = Places { home: folder.join("data"), key_dir: folder.join("keys"), bus: None };
+    let places = Places {
+        home: folder.join("data"),
+        key_dir: folder.join("keys"),
+        bus: None,
+        tpm: Tpm::none(),
+        credentials: None,
+    };
     let confinement = confine(&places, &folder.join("run"));
     assert_eq!(confinement.by, ["landlock", "seccomp"], "{:?}", confinement.missing);
 }

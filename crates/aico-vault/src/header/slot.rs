@@ -17,8 +17,7 @@ pub(super) const MAX_PARAMETER_BYTES: usize = 1024;
 const UNVOUCHED: &str = "a slot of an older version has not been used by this one yet, so a new root key cannot be given to it: \
                          open the vault by it once, or remove it";
 
-/// How a slot's secret is kept. This version uses the first four; a header with the others is read and written as it
-/// is.
+/// How a slot's secret is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SlotKind {
@@ -68,10 +67,11 @@ impl SlotKind {
         }
     }
 
-    /// Whether this version can make and open such slots.
+    /// The kind that a machine keeps and that has this [`SlotKind::word`].
     #[must_use]
-    pub fn is_usable(self) -> bool {
-        matches!(self, Self::KeyFile | Self::SecretService | Self::Password | Self::RecoveryCode)
+    pub fn of_machine(word: &str) -> Option<Self> {
+        let held = |kind: &Self| matches!(kind, Self::Password | Self::RecoveryCode);
+        Self::ALL.into_iter().find(|kind| kind.word() == word && !held(kind))
     }
 
     /// Its place on the ladder: more is harder to take together with a copy of the disk.
@@ -168,9 +168,6 @@ impl Slot {
         root: &RootKey,
         random: &dyn Random,
     ) -> Result<Self, Error> {
-        if !new.kind.is_usable() {
-            return Err(Error::Misuse("this version cannot make slots of this kind"));
-        }
         if new.parameters.len() > MAX_PARAMETER_BYTES {
             return Err(Error::Misuse("the parameters of a slot have at most 1024 bytes"));
         }
@@ -216,12 +213,6 @@ impl Slot {
     #[must_use]
     pub fn exchange_public(&self) -> &[u8; EXCHANGE_BYTES] {
         &self.exchange
-    }
-
-    /// Whether this version can open the slot.
-    #[must_use]
-    pub fn is_usable(&self) -> bool {
-        self.kind.is_usable()
     }
 
     /// How the root key and the voucher stand in the header.
@@ -282,9 +273,6 @@ impl Slot {
     }
 
     pub(super) fn unwrap_root(&self, vault: &VaultId, secret: &SlotSecret) -> Result<RootKey, Error> {
-        if !self.is_usable() {
-            return Err(Error::Misuse("this version cannot open slots of this kind"));
-        }
         let context = context(vault, self.id, self.kind, &self.parameters);
         let key = secret.slot_key(&context);
         if !key.matches(&self.check) {

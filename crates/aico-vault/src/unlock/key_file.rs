@@ -100,7 +100,7 @@ impl Rung for KeyFile {
         SlotKind::KeyFile
     }
 
-    fn store(&self, vault: &VaultId, _slot: SlotId, secret: &SlotSecret) -> Result<(), Why> {
+    fn store(&self, vault: &VaultId, _slot: SlotId, secret: &SlotSecret) -> Result<Vec<u8>, Why> {
         self.check_folder()?;
         self.keep_aside(vault)?;
         let path = self.path(vault);
@@ -113,10 +113,11 @@ impl Rung for KeyFile {
                 durable::create_folder(&self.folder)?;
                 durable::replace(&path, lines.as_bytes(), 0o600)
             })
+            .map(|()| Vec::new())
             .map_err(|error| Why::new(error.to_string()))
     }
 
-    fn load(&self, vault: &VaultId, _slot: SlotId) -> Result<SlotSecret, Why> {
+    fn load(&self, vault: &VaultId, _slot: SlotId, _parameters: &[u8]) -> Result<SlotSecret, Why> {
         let bytes = self.read(vault)?;
         let malformed = || Why::new(format!("{} does not hold a key", self.path(vault).display()));
         let text = std::str::from_utf8(&bytes).map_err(|_| malformed())?;

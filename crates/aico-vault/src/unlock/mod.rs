@@ -1,10 +1,12 @@
 //! The ways to a vault's root key: what each keeps, and which is tried first (`docs/spec/vault.md`, Slots).
 
 mod bus;
+mod credential;
 mod kernel;
 mod key_file;
 mod secret_service;
 mod stretch;
+mod tpm2;
 
 use std::fmt;
 
@@ -14,10 +16,13 @@ use crate::header::{Header, NewSlot, VaultId};
 use crate::{Error, Places};
 
 pub use crate::header::{SlotId, SlotKind};
+pub use aico_ffi_tpm::{Tpm, quiet as quiet_tpm};
+pub use credential::SystemdCredential;
 pub use kernel::kernel_remembers;
 pub use key_file::KeyFile;
 pub use secret_service::SecretService;
 pub(crate) use stretch::{calibrate, new_password, password_secret};
+pub use tpm2::Tpm2;
 
 /// What only the owner knows or holds.
 #[derive(Debug)]
@@ -30,17 +35,31 @@ pub enum Proof {
 
 /// Why an unlock method did not work, in words that a person can act on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Why(String);
+pub struct Why {
+    text: String,
+    is_absence: bool,
+}
 
 impl Why {
     pub(crate) fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self { text: text.into(), is_absence: false }
+    }
+
+    /// The machine has no such thing: nothing to be mended, and no advice.
+    pub(crate) fn absence(text: impl Into<String>) -> Self {
+        Self { text: text.into(), is_absence: true }
+    }
+
+    /// Whether the machine has no such thing at all.
+    #[must_use]
+    pub fn is_absence(&self) -> bool {
+        self.is_absence
     }
 }
 
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -49,11 +68,16 @@ pub trait Rung: fmt::Debug {
     /// Which kind of slot it serves.
     fn kind(&self) -> SlotKind;
 
-    /// Keeps a secret; when this returns with success, it survives a restart.
-    fn store(&self, vault: &VaultId, slot: SlotId, secret: &SlotSecret) -> Result<(), Why>;
+    /// The secret of a slot to be made, where the place has it already and takes no other.
+    fn given(&self) -> Option<Result<SlotSecret, Why>> {
+        None
+    }
 
-    /// Gives the secret back.
-    fn load(&self, vault: &VaultId, slot: SlotId) -> Result<SlotSecret, Why>;
+    /// Keeps a secret; when this returns with success, it survives a restart. What is returned goes into the slot.
+    fn store(&self, vault: &VaultId, slot: SlotId, secret: &SlotSecret) -> Result<Vec<u8>, Why>;
+
+    /// Gives the secret back, with what `store` put into the slot: anybody may have written that.
+    fn load(&self, vault: &VaultId, slot: SlotId, parameters: &[u8]) -> Result<SlotSecret, Why>;
 
     /// Whether it could keep a secret now, and if not, why.
     fn available(&self) -> Result<(), Why>;
@@ -80,7 +104,12 @@ pub trait Rung: fmt::Debug {
 /// The methods of this machine, the best first.
 #[must_use]
 pub fn rungs(places: &Places) -> Vec<Box<dyn Rung>> {
-    vec![Box::new(SecretService::new(places.bus.clone())), Box::new(KeyFile::new(places.key_dir.clone()))]
+    vec![
+        Box::new(Tpm2::new(places.tpm.clone())),
+        Box::new(SystemdCredential::new(places.credentials.clone())),
+        Box::new(SecretService::new(places.bus.clone())),
+        Box::new(KeyFile::new(places.key_dir.clone())),
+    ]
 }
 
 /// Makes the slots of a new vault. Each secret is kept, and read back, before its slot exists. The key file is always
@@ -88,16 +117,32 @@ pub fn rungs(places: &Places) -> Vec<Box<dyn Rung>> {
 pub fn first_start(vault: &VaultId, rungs: &[Box<dyn Rung>], random: &dyn Random) -> Result<Vec<NewSlot>, Error> {
     let (mut slots, mut refused) = (Vec::new(), Vec::new());
     for (rung, id) in rungs.iter().rev().zip(1..) {
-        let (id, secret) = (SlotId(id), SlotSecret::make(random)?);
-        let kept = rung.store(vault, id, &secret).and_then(|()| rung.load(vault, id));
-        match kept {
-            Ok(secret) => slots.push(NewSlot { kind: rung.kind(), id, secret, parameters: Vec::new() }),
+        match new_slot(vault, rung.as_ref(), SlotId(id), random)? {
+            Ok(slot) => slots.push(slot),
             Err(why) if rung.kind() == SlotKind::KeyFile => refused.push(format!("{}: {why}", rung.kind())),
             // A better way that this machine lacks; `better_rung` says so.
             Err(_) => {}
         }
     }
     if refused.is_empty() { Ok(slots) } else { Err(Error::Locked(refused.join("; "))) }
+}
+
+/// A slot whose secret is kept, and was read back.
+pub(crate) fn new_slot(
+    vault: &VaultId,
+    rung: &dyn Rung,
+    id: SlotId,
+    random: &dyn Random,
+) -> Result<Result<NewSlot, Why>, Error> {
+    let secret = match rung.given() {
+        None => SlotSecret::make(random)?,
+        Some(Ok(secret)) => secret,
+        Some(Err(why)) => return Ok(Err(why)),
+    };
+    Ok(rung.store(vault, id, &secret).and_then(|parameters| {
+        let secret = rung.load(vault, id, &parameters)?;
+        Ok(NewSlot { kind: rung.kind(), id, secret, parameters })
+    }))
 }
 
 /// A vault's root key, and how it was had.
@@ -151,14 +196,14 @@ pub fn unlock(header: &Header, rungs: &[Box<dyn Rung>]) -> Result<Opened, Error>
             {
                 return opened(root, secret, true, tried);
             }
-            match rung.load(&header.vault(), slot.id()) {
+            match rung.load(&header.vault(), slot.id(), slot.parameters()) {
                 Ok(secret) => match header.unlock(slot.id(), &secret) {
                     Ok(root) => {
                         // `aico doctor` tells where this does not work; the next start asks the place again.
                         let _works_without = rung.remember(&header.vault(), &secret);
                         return opened(root, secret, false, tried);
                     }
-                    Err(Error::Locked(why)) => tried.push((rung.kind(), Why(why))),
+                    Err(Error::Locked(why)) => tried.push((rung.kind(), Why::new(why))),
                     Err(error) => return Err(error),
                 },
                 Err(why) => tried.push((rung.kind(), why)),
@@ -183,9 +228,10 @@ pub fn weakest_slot(header: &Header) -> SlotKind {
     kinds.min_by_key(|kind| kind.strength()).unwrap_or(SlotKind::KeyFile)
 }
 
-/// What better way there is than the one that was used, and why it was not.
+/// What better way this machine has than the one that was used, and why it was not.
 #[must_use]
 pub fn better_rung(by: SlotKind, tried: &[(SlotKind, Why)]) -> Option<String> {
-    let (kind, why) = tried.iter().find(|(kind, _)| kind.strength() > by.strength())?;
+    let is_better = |(kind, why): &&(SlotKind, Why)| kind.strength() > by.strength() && !why.is_absence();
+    let (kind, why) = tried.iter().find(is_better)?;
     Some(format!("the {kind} would protect it better: {why}"))
 }

@@ -75,7 +75,7 @@ impl Rung for SecretService {
         SlotKind::SecretService
     }
 
-    fn store(&self, vault: &VaultId, slot: SlotId, secret: &SlotSecret) -> Result<(), Why> {
+    fn store(&self, vault: &VaultId, slot: SlotId, secret: &SlotSecret) -> Result<Vec<u8>, Why> {
         let _times_out = kernel::forget(vault);
         let names = Names::of(vault, slot);
         secret.hazmat_to_platform(|text| {
@@ -83,12 +83,12 @@ impl Rung for SecretService {
                 let collection = open_collection(service).await?;
                 let label = format!("AICO vault {vault}");
                 let made = collection.create_item(&label, names.attributes(), text.as_bytes(), true, CONTENT_TYPE);
-                made.await.map(drop).map_err(why)
+                made.await.map(|_| Vec::new()).map_err(why)
             })
         })
     }
 
-    fn load(&self, vault: &VaultId, slot: SlotId) -> Result<SlotSecret, Why> {
+    fn load(&self, vault: &VaultId, slot: SlotId, _parameters: &[u8]) -> Result<SlotSecret, Why> {
         let names = Names::of(vault, slot);
         self.run(async |service| {
             let collection = open_collection(service).await?;

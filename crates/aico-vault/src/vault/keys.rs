@@ -188,7 +188,7 @@ pub(crate) fn slot_states(header: &Header, rungs: &[Box<dyn Rung>]) -> Vec<SlotS
     let state = |slot: &crate::header::Slot| {
         let rung = rungs.iter().find(|rung| rung.kind() == slot.kind());
         let tried = rung.map(|rung| {
-            let secret = rung.load(&header.vault(), slot.id()).map_err(|why| why.to_string())?;
+            let secret = rung.load(&header.vault(), slot.id(), slot.parameters()).map_err(|why| why.to_string())?;
             header.unlock(slot.id(), &secret).map(drop).map_err(|error| error.to_string())
         });
         let trouble = tried.and_then(Result::err);
@@ -247,10 +247,8 @@ impl Unlocked {
         }
         let rungs = unlock::rungs(&self.places);
         let rung = rungs.iter().find(|rung| rung.kind() == kind).ok_or(Error::NoSlot("method of this kind"))?;
-        let secret = SlotSecret::make(&OsRandom)?;
-        let kept = rung.store(&vault, id, &secret).and_then(|()| rung.load(&vault, id));
-        let secret = kept.map_err(|why| Error::Locked(format!("{kind}: {why}")))?;
-        let new = NewSlot { kind, id, secret, parameters: Vec::new() };
+        let kept = unlock::new_slot(&vault, rung.as_ref(), id, &OsRandom)?;
+        let new = kept.map_err(|why| Error::Locked(format!("{kind}: {why}")))?;
         self.change_header(|header, root| header.add_slot(root, &new, now_ms, &OsRandom))?;
         Ok(id)
     }
@@ -290,7 +288,7 @@ impl Unlocked {
         let rungs = unlock::rungs(&self.places);
         let load = |slot: &crate::header::Slot| {
             let rung = rungs.iter().find(|rung| rung.kind() == slot.kind())?;
-            let secret = rung.load(&header.vault(), slot.id()).ok()?;
+            let secret = rung.load(&header.vault(), slot.id(), slot.parameters()).ok()?;
             header.unlock(slot.id(), &secret).is_ok().then_some((slot.id(), secret))
         };
         header.slots().iter().filter_map(load).collect()

@@ -23,7 +23,7 @@ use crate::hold::Hold;
 use crate::journal::Journal;
 use crate::store::Database;
 use crate::system::{Component, Notice, System, keep_anchor, kept_anchor};
-use crate::unlock::{self, Opened, Proof, SlotKind};
+use crate::unlock::{self, Opened, Proof, SlotKind, Tpm};
 use crate::user_data::{Category, Entry, UserData};
 use crate::{Error, durable};
 use spaces::Spaces;
@@ -52,6 +52,10 @@ pub struct Places {
     pub key_dir: PathBuf,
     /// The address of the session's D-Bus, where there is one.
     pub bus: Option<String>,
+    /// The machine's TPM, where there is one.
+    pub tpm: Tpm,
+    /// The folder of the credentials that systemd gave to this service, if it is one.
+    pub credentials: Option<PathBuf>,
 }
 
 /// State of a [`Vault`] whose keys are not in memory.

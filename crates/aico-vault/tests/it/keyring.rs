@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use aico_crypto::{ComponentKind, Identity, IdentitySecret, Name, OsRandom, Password, RecoveryCode, SlotSecret};
 use aico_policy::{Action, Capability, Circumstances, Grant, Permit, Principal, Resource, decide};
 use aico_proto::LocalIdentity;
-use aico_vault::unlock::{KeyFile, Rung, SecretService};
+use aico_vault::unlock::{KeyFile, Rung, SecretService, Tpm};
 use aico_vault::{Error, How, Locked, Places, Proof, SlotId, SlotKind, Unlocked, Vault, VaultId};
 
 use crate::session::Session;
@@ -19,7 +19,13 @@ impl Session {
 
     pub(crate) fn places(&self) -> Places {
         let path = |name: &str| self.path().join(name);
-        Places { home: path("vault"), key_dir: path("keys"), bus: Some(self.address().to_owned()) }
+        Places {
+            home: path("vault"),
+            key_dir: path("keys"),
+            bus: Some(self.address().to_owned()),
+            tpm: Tpm::none(),
+            credentials: None,
+        }
     }
 }
 
@@ -41,12 +47,12 @@ fn it_keeps_a_secret_across_its_own_restart_and_forgets_it() {
     session.rung().store(&vault, slot, &secret).unwrap();
     session.stop_keyring();
     session.start_keyring(Some("the keyring's password"));
-    let back = session.rung().load(&vault, slot).unwrap();
+    let back = session.rung().load(&vault, slot, &[]).unwrap();
     assert_eq!(back.slot_key(b"").check_value(), secret.slot_key(b"").check_value());
     let other = VaultId::make(&OsRandom).unwrap();
-    assert!(session.rung().load(&other, slot).unwrap_err().to_string().contains("no entry"));
+    assert!(session.rung().load(&other, slot, &[]).unwrap_err().to_string().contains("no entry"));
     session.rung().remove(&vault, slot).unwrap();
-    assert!(session.rung().load(&vault, slot).unwrap_err().to_string().contains("no entry"));
+    assert!(session.rung().load(&vault, slot, &[]).unwrap_err().to_string().contains("no entry"));
 }
 
 #[test]
@@ -189,7 +195,7 @@ fn key_files_that_are_not_ones_are_refused_with_the_reason() {
     let path = folder.path().join(format!("{vault}.key"));
     let good = fs::read(&path).unwrap();
     let refused = |why: &str| {
-        let found = rung.load(&vault, SlotId(1)).unwrap_err().to_string();
+        let found = rung.load(&vault, SlotId(1), &[]).unwrap_err().to_string();
         assert!(found.contains(why), "{found}");
     };
     let write = |bytes: &[u8]| {

@@ -6,5 +6,7 @@ mod kernel;
 mod keyring;
 mod matrix;
 mod rotate;
+mod sealed;
 mod session;
+mod tpm;
 mod vectors;

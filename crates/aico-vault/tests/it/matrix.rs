@@ -4,11 +4,12 @@ use std::fs;
 
 use aico_crypto::{OsRandom, Password, RecoveryCode, SlotSecret};
 use aico_policy::Action;
-use aico_vault::unlock::{KeyFile, Rung};
+use aico_vault::unlock::{KeyFile, Rung, Tpm};
 use aico_vault::{Places, Proof, SlotId, SlotKind, VaultId, read_header, survey};
 
 use crate::keyring::{close, key_file, open, open_with, opens, password, permit};
 use crate::session::{PASSWORD, Session, log_in};
+use crate::tpm::SoftTpm;
 
 /// What opens the vault.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,6 +18,17 @@ enum SetUp {
     KeyringAndPassword,
     KeyringAndCode,
     KeyFileAndPassword,
+    CredentialAndKeyFile,
+    CredentialAndPassword,
+    TpmAndKeyFile,
+    TpmAndPassword,
+    TpmAndCode,
+}
+
+impl SetUp {
+    fn has_tpm(self) -> bool {
+        matches!(self, Self::TpmAndKeyFile | Self::TpmAndPassword | Self::TpmAndCode)
+    }
 }
 
 /// What goes wrong.
@@ -32,6 +44,29 @@ enum Loss {
     EntryOfAnother,
     EntryRubbish,
     OnlyForTheSession,
+    CredentialGone,
+    CredentialOfAnother,
+    CredentialRubbish,
+    NoService,
+    TpmState,
+    TpmCleared,
+    TpmGone,
+    TpmNotHere,
+    TpmOwned,
+}
+
+impl Loss {
+    /// Which slot it hits.
+    fn slot(self) -> SlotKind {
+        match self {
+            Self::KeyFile | Self::KeyFolderOpen => SlotKind::KeyFile,
+            Self::TpmState | Self::TpmCleared | Self::TpmGone | Self::TpmNotHere | Self::TpmOwned => SlotKind::Tpm2,
+            Self::CredentialGone | Self::CredentialOfAnother | Self::CredentialRubbish | Self::NoService => {
+                SlotKind::SystemdCredential
+            }
+            _ => SlotKind::SecretService,
+        }
+    }
 }
 
 /// What opens it, what is lost, what opens it then by itself, and what the survey says of the slot that is lost.
@@ -58,6 +93,24 @@ const TABLE: &[(SetUp, Loss, Option<&str>, &[&str])] = &{
         (KeyringAndCode, EntryOfAnother, None, &["the secret is not that of slot-2"]),
         (KeyFileAndPassword, KeyFile, None, &["is not there"]),
         (KeyFileAndPassword, KeyFolderOpen, None, &["written to by others"]),
+        (CredentialAndKeyFile, KeyFile, Some("systemd-credential"), &["is not there"]),
+        (CredentialAndKeyFile, CredentialGone, KEY_FILE, &["`aico-slot` was not given", "LoadCredentialEncrypted="]),
+        (CredentialAndKeyFile, CredentialOfAnother, KEY_FILE, &["the secret is not that of slot-3"]),
+        (CredentialAndKeyFile, CredentialRubbish, KEY_FILE, &["does not hold a key"]),
+        (CredentialAndKeyFile, NoService, KEY_FILE, &["systemd gave this process no credentials"]),
+        (CredentialAndPassword, CredentialGone, None, &["`aico-slot` was not given"]),
+        (CredentialAndPassword, NoService, None, &["no credentials"]),
+        (TpmAndKeyFile, KeyFile, Some("tpm2"), &["is not there"]),
+        (TpmAndKeyFile, TpmState, KEY_FILE, &["Secure Boot state (PCR 7)", "make the slot anew"]),
+        (TpmAndKeyFile, TpmCleared, KEY_FILE, &["not the TPM that sealed the slot", "cleared"]),
+        (TpmAndKeyFile, TpmGone, KEY_FILE, &["does not answer", "still there"]),
+        (TpmAndKeyFile, TpmNotHere, KEY_FILE, &["this machine has no TPM 2.0", "tpm-of-another-machine is not there"]),
+        (TpmAndKeyFile, TpmOwned, KEY_FILE, &["owner hierarchy has a password"]),
+        (TpmAndPassword, TpmState, None, &["Secure Boot state (PCR 7)", "by another way"]),
+        (TpmAndPassword, TpmGone, None, &["does not answer"]),
+        (TpmAndPassword, TpmNotHere, None, &["this machine has no TPM 2.0"]),
+        (TpmAndCode, TpmState, None, &["Secure Boot state (PCR 7)"]),
+        (TpmAndCode, TpmCleared, None, &["not the TPM that sealed the slot"]),
     ]
 };
 
@@ -67,16 +120,25 @@ fn every_loss_is_survived_told_and_mended() {
         let row = format!("{set_up:?}, {loss:?}");
         let mut session = Session::new();
         let mut places = session.places();
+        let mut tpm = set_up.has_tpm().then(SoftTpm::new);
+        if let Some(tpm) = &tpm {
+            (places.bus, places.tpm) = (None, tpm.line());
+        }
+        if matches!(set_up, SetUp::CredentialAndKeyFile | SetUp::CredentialAndPassword) {
+            (places.bus, places.credentials) = (None, Some(session.path().to_owned()));
+            give(&places, &SlotSecret::make(&OsRandom).unwrap());
+            fs::copy(session.path().join("aico-slot"), session.path().join("aside-slot")).unwrap();
+        }
         let owner = set_it_up(*set_up, &mut places);
         let before = opens(&places).unwrap();
+        assert_eq!(before == "tpm2", tpm.is_some(), "{row}");
 
-        lose(*loss, &mut session, &mut places);
+        lose(*loss, &mut session, tpm.as_mut(), &mut places);
         // After a new login: the kernel's memory of the old one is another test.
         log_in();
         assert_eq!(opens(&places).ok().as_deref(), *then, "{row}");
         log_in();
-        let lost =
-            if row.contains("KeyFo") || row.ends_with("KeyFile") { SlotKind::KeyFile } else { SlotKind::SecretService };
+        let lost = loss.slot();
         let (slots, _) = survey(&places).unwrap();
         let trouble = slots.iter().find(|slot| slot.kind == lost).unwrap().trouble.clone().unwrap_or_default();
         words.iter().for_each(|word| assert!(trouble.contains(word), "{row}: {trouble}"));
@@ -89,11 +151,17 @@ fn every_loss_is_survived_told_and_mended() {
             assert!(open_with(&places, &password("wrong horse")).is_err());
         }
 
-        mend(*loss, &mut session, &mut places, lost, owner.as_ref());
+        mend(*loss, &mut session, tpm.as_mut(), &mut places, owner.as_ref());
         log_in();
         assert_eq!(opens(&places).unwrap(), before, "{row}: and back");
         assert!(survey(&places).unwrap().0.iter().all(|slot| slot.trouble.is_none()), "{row}: and back");
     }
+}
+
+/// What systemd does for its unit.
+fn give(places: &Places, secret: &SlotSecret) {
+    let path = places.credentials.as_ref().unwrap().join("aico-slot");
+    secret.hazmat_to_platform(|text| fs::write(path, text).unwrap());
 }
 
 /// Sets the vault up; what its owner has.
@@ -103,15 +171,18 @@ fn set_it_up(set_up: SetUp, places: &mut Places) -> Option<Proof> {
     }
     let vault = open(places);
     match set_up {
-        SetUp::KeyringAndKeyFile => None,
-        SetUp::KeyringAndPassword | SetUp::KeyFileAndPassword => {
+        SetUp::KeyringAndKeyFile | SetUp::CredentialAndKeyFile | SetUp::TpmAndKeyFile => None,
+        SetUp::KeyringAndPassword
+        | SetUp::KeyFileAndPassword
+        | SetUp::CredentialAndPassword
+        | SetUp::TpmAndPassword => {
             let words = Password::parse("correct horse").unwrap();
             let permit = permit(&vault, Action::SetFirstPassword);
             let change = vault.set_first_password(permit, &words, 64, 1).unwrap();
-            assert_eq!(change.key_file_retired, set_up == SetUp::KeyringAndPassword);
+            assert_eq!(change.key_file_retired, set_up != SetUp::KeyFileAndPassword);
             Some(password("correct horse"))
         }
-        SetUp::KeyringAndCode => {
+        SetUp::KeyringAndCode | SetUp::TpmAndCode => {
             let code = RecoveryCode::make(&OsRandom).unwrap();
             let change = vault.put_recovery(permit(&vault, Action::ManageKeys), &code, 2).unwrap();
             assert!(change.key_file_retired);
@@ -124,8 +195,20 @@ fn vault_id(places: &Places) -> VaultId {
     read_header(&places.home).unwrap().vault()
 }
 
-fn lose(loss: Loss, session: &mut Session, places: &mut Places) {
+fn lose(loss: Loss, session: &mut Session, tpm: Option<&mut SoftTpm>, places: &mut Places) {
     let vault = vault_id(places);
+    if let Some(tpm) = tpm {
+        // This simulator speaks to one at a time.
+        places.tpm = Tpm::none();
+        match loss {
+            Loss::TpmState => tpm.change_secure_boot(),
+            Loss::TpmCleared => tpm.run("tpm2_clear", &["-c", "p"]),
+            Loss::TpmGone => tpm.stop(),
+            Loss::TpmOwned => tpm.run("tpm2_changeauth", &["-c", "owner", "secret"]),
+            _ => {}
+        }
+        places.tpm = tpm.line();
+    }
     match loss {
         Loss::KeyFile => fs::rename(key_file(places), places.home.join("aside")).unwrap(),
         Loss::KeyFolderOpen => close(&places.key_dir, 0o770),
@@ -142,11 +225,26 @@ fn lose(loss: Loss, session: &mut Session, places: &mut Places) {
         }
         Loss::EntryRubbish => session.write_entry(&vault.to_string(), "2", b"rubbish"),
         Loss::OnlyForTheSession => session.default_to("session"),
+        Loss::CredentialGone => fs::remove_file(session.path().join("aico-slot")).unwrap(),
+        Loss::CredentialOfAnother => give(places, &SlotSecret::make(&OsRandom).unwrap()),
+        Loss::CredentialRubbish => fs::write(session.path().join("aico-slot"), [0xff; 300]).unwrap(),
+        Loss::NoService => places.credentials = None,
+        Loss::TpmNotHere => places.tpm = Tpm::at(Some("device:/dev/tpm-of-another-machine")),
+        Loss::TpmState | Loss::TpmCleared | Loss::TpmGone | Loss::TpmOwned => {}
     }
 }
 
 /// What the person does about it: undoes it, or makes the slot anew.
-fn mend(loss: Loss, session: &mut Session, places: &mut Places, lost: SlotKind, owner: Option<&Proof>) {
+fn mend(loss: Loss, session: &mut Session, tpm: Option<&mut SoftTpm>, places: &mut Places, owner: Option<&Proof>) {
+    if let Some(tpm) = tpm {
+        places.tpm = Tpm::none();
+        match loss {
+            Loss::TpmGone => tpm.start(),
+            Loss::TpmOwned => tpm.run("tpm2_changeauth", &["-c", "owner", "-p", "secret"]),
+            _ => {}
+        }
+        places.tpm = tpm.line();
+    }
     match loss {
         Loss::KeyFile => {
             let name = format!("{}.key", vault_id(places));
@@ -164,9 +262,15 @@ fn mend(loss: Loss, session: &mut Session, places: &mut Places, lost: SlotKind, 
         }
         Loss::NoBus => places.bus = Some(session.address().to_owned()),
         Loss::OnlyForTheSession => session.default_to("login"),
-        Loss::EntryGone | Loss::EntryOfAnother | Loss::EntryRubbish => {
+        Loss::TpmGone | Loss::TpmNotHere | Loss::TpmOwned => {}
+        Loss::CredentialGone | Loss::CredentialOfAnother | Loss::CredentialRubbish | Loss::NoService => {
+            fs::copy(session.path().join("aside-slot"), session.path().join("aico-slot")).unwrap();
+            places.credentials = Some(session.path().to_owned());
+        }
+        Loss::EntryGone | Loss::EntryOfAnother | Loss::EntryRubbish | Loss::TpmState | Loss::TpmCleared => {
             let vault = owner.map_or_else(|| open(places), |proof| open_with(places, proof).unwrap());
             let slots = vault.slots(permit(&vault, Action::ReadKeys)).unwrap();
+            let lost = loss.slot();
             let id = slots.iter().find(|slot| slot.kind == lost).unwrap().id;
             vault.remove_slot(permit(&vault, Action::ManageKeys), id, 5).unwrap();
             vault.add_slot(permit(&vault, Action::ManageKeys), lost, 6).unwrap();
@@ -222,14 +326,17 @@ fn a_key_folder_that_others_may_write_to_is_refused_with_the_reason() {
     rung.store(&vault, SlotId(1), &secret).unwrap();
     for mode in [0o720, 0o702, 0o777, 0o1777] {
         close(&folder, mode);
-        let refusals =
-            [rung.load(&vault, SlotId(1)).map(drop), rung.store(&vault, SlotId(1), &secret), rung.available()];
+        let refusals = [
+            rung.load(&vault, SlotId(1), &[]).map(drop),
+            rung.store(&vault, SlotId(1), &secret).map(drop),
+            rung.available(),
+        ];
         for refused in refusals {
             let why = refused.unwrap_err().to_string();
             assert!(why.contains("can be written to by others") && why.contains("chmod go-w"), "{mode:o}: {why}");
         }
     }
     close(&folder, 0o755);
-    rung.load(&vault, SlotId(1)).unwrap();
+    rung.load(&vault, SlotId(1), &[]).unwrap();
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing was written");
 }

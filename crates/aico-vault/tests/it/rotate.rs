@@ -10,6 +10,7 @@ use aico_policy::{
     Action, Capability, Circumstances, DataPath, Event, Grant, Permit, Principal, Resource, What, decide,
 };
 use aico_proto::LocalIdentity;
+use aico_vault::unlock::Tpm;
 use aico_vault::{Error, How, Locked, Places, Unlocked, Vault};
 
 const LARGE: usize = 1_500_000;
@@ -22,7 +23,13 @@ impl Home {
     }
 
     pub(crate) fn places(&self) -> Places {
-        Places { home: self.0.path().join("data"), key_dir: self.0.path().join("keys"), bus: None }
+        Places {
+            home: self.0.path().join("data"),
+            key_dir: self.0.path().join("keys"),
+            bus: None,
+            tpm: Tpm::none(),
+            credentials: None,
+        }
     }
 
     pub(crate) fn open(&self) -> Vault<Unlocked> {

@@ -48,7 +48,7 @@ pub(crate) async fn doctor(json: bool) -> Result<(), Error> {
     let slots = look_at_vault(&places, &mut report);
     if let Some(slots) = &slots {
         look_at_losses(slots, &mut report);
-        look_at_keyring(&places, slots, &mut report);
+        look_at_rungs(&places, slots, &mut report);
         look_at_kernel(&places, slots, &mut report);
     }
     look_at_config(&places, &mut report);
@@ -131,6 +131,8 @@ fn describe(kind: SlotKind) -> &'static str {
     match kind {
         SlotKind::KeyFile => "the key file opens the vault; it protects copies of the data, not the whole disk",
         SlotKind::SecretService => "the session's keyring opens the vault",
+        SlotKind::Tpm2 => "this machine's TPM opens the vault, while Secure Boot is as it was",
+        SlotKind::SystemdCredential => "the credential that systemd gives to the service opens the vault",
         SlotKind::Password => "the password opens the vault",
         SlotKind::RecoveryCode => "the recovery code opens the vault",
         _ => "not used by this version",
@@ -141,7 +143,8 @@ fn describe(kind: SlotKind) -> &'static str {
 fn way_back(slot: &SlotState, slots: &[SlotState]) -> String {
     let works = |kind| slots.iter().any(|slot| slot.kind == kind && slot.trouble.is_none());
     let anew = format!("`aico security slots remove {}` and `aico security slots add {}`", slot.id.0, slot.kind.word());
-    if works(SlotKind::KeyFile) || works(SlotKind::SecretService) {
+    if [SlotKind::KeyFile, SlotKind::SecretService, SlotKind::SystemdCredential, SlotKind::Tpm2].into_iter().any(works)
+    {
         return format!(
             "mend that; another slot opens the vault until then. What does not come back is made anew: {anew}"
         );
@@ -165,26 +168,32 @@ fn way_back(slot: &SlotState, slots: &[SlotState]) -> String {
 /// What today's loss of one thing would mean.
 fn look_at_losses(slots: &[SlotState], report: &mut Report) {
     let has = |kind| slots.iter().any(|slot| slot.kind == kind && slot.trouble.is_none());
-    let (file, keyring) = (has(SlotKind::KeyFile), has(SlotKind::SecretService));
+    let (file, keyring, tpm) = (has(SlotKind::KeyFile), has(SlotKind::SecretService), has(SlotKind::Tpm2));
+    // A service's own: what a doctor outside of it is not given counts as lost.
+    let credential = has(SlotKind::SystemdCredential);
     let (password, code) = (has(SlotKind::Password), has(SlotKind::RecoveryCode));
     let held = password || code;
     let disk = "the data would be lost: there is no copy of it elsewhere that this program knows of";
     report.add(Weight::Advice, "lost disk", disk, Some("copy the data folder elsewhere; it stays encrypted"));
-    if file && !held && !keyring {
+    if file && !held && !keyring && !tpm && !credential {
         let hint = "`aico security recovery` makes a code on paper, `aico security setup` sets a password";
         report.add(Weight::Advice, "lost key file", "the data would be lost: nothing else opens the vault", Some(hint));
     } else if file {
         report.add(Weight::Good, "lost key file", "something else opens the vault", None);
     }
-    match (keyring, file || held) {
-        (true, true) => report.add(Weight::Good, "lost keyring", "something else opens the vault", None),
-        (true, false) => {
-            let hint = "`aico security recovery` makes a code on paper";
-            report.add(Weight::Problem, "lost keyring", "the data would be lost", Some(hint));
+    for (what, there, others) in [
+        ("lost keyring", keyring, file || held || tpm || credential),
+        ("lost TPM", tpm, file || held || keyring || credential),
+        ("lost credential", credential, file || held || keyring || tpm),
+    ] {
+        let hint = "`aico security recovery` makes a code on paper";
+        match (there, others) {
+            (true, true) => report.add(Weight::Good, what, "something else opens the vault", None),
+            (true, false) => report.add(Weight::Problem, what, "the data would be lost", Some(hint)),
+            (false, _) => {}
         }
-        (false, _) => {}
     }
-    match (password, code, file || keyring) {
+    match (password, code, file || keyring || tpm || credential) {
         (true, true, _) => {
             report.add(
                 Weight::Good,
@@ -205,19 +214,25 @@ fn look_at_losses(slots: &[SlotState], report: &mut Report) {
     }
 }
 
-/// Whether a better way came to this machine after the vault was set up.
-fn look_at_keyring(places: &Places, slots: &[SlotState], report: &mut Report) {
-    if slots.iter().any(|slot| slot.kind == SlotKind::SecretService) {
-        return;
-    }
-    let keyring = rungs(places).into_iter().find(|rung| rung.kind() == SlotKind::SecretService);
-    match keyring.map(|rung| rung.available()) {
-        Some(Ok(())) => {
-            let hint = "`aico security slots add secret-service` uses it";
-            report.add(Weight::Advice, "keyring", "a keyring runs here, and the vault does not use it", Some(hint));
+/// Whether a better way came to this machine after the vault was set up, and why each other one is not used.
+fn look_at_rungs(places: &Places, slots: &[SlotState], report: &mut Report) {
+    for rung in rungs(places) {
+        let (about, text) = match rung.kind() {
+            SlotKind::SecretService => ("keyring", "a keyring runs here, and the vault does not use it"),
+            SlotKind::Tpm2 => ("TPM", "this machine has a TPM 2.0, and the vault does not use it"),
+            SlotKind::SystemdCredential => ("credential", "systemd gives one, and the vault does not use it"),
+            _ => continue,
+        };
+        if slots.iter().any(|slot| slot.kind == rung.kind()) {
+            continue;
         }
-        Some(Err(why)) => report.add(Weight::Good, "keyring", format!("not used: {why}"), None),
-        None => {}
+        match rung.available() {
+            Ok(()) => {
+                let hint = format!("`aico security slots add {}` uses it", rung.kind().word());
+                report.add(Weight::Advice, about, text, Some(&hint));
+            }
+            Err(why) => report.add(Weight::Good, about, format!("not used: {why}"), None),
+        }
     }
 }
 

@@ -130,6 +130,8 @@ pub(crate) fn confine_worker() -> Result<Confinement, Error> {
     let (places, run) = (places()?, run_place()?);
     // What is to be allowed has to be there. Whoever needs the folder says why it is not.
     let _later = create_folder(&places.key_dir);
+    // Its device is out of reach from here on. Whoever needs it says why it is not there.
+    let _later = places.tpm.connect();
     let confinement = confine(&places, &run.path());
     for missing in &confinement.missing {
         ui::error_line(&format!("warning: the backend runs without {}", ui::printable(missing)));

@@ -63,6 +63,8 @@ impl Home {
             command.uid(user).gid(user);
         }
         command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.root.path().join("user"));
+        // Never the machine's own TPM.
+        command.env("AICO_TPM", "none");
         command.env("AICO_HOME", self.data()).env("AICO_KEY_DIR", self.keys()).args(args).stdin(Stdio::null());
         command.envs(self.environment.iter().cloned());
         command

@@ -10,7 +10,11 @@ const LADDER: &[(&str, &[&str])] = &[
     ("aico-crypto", &["aico-ffi-memory"]),
     ("aico-proto", &["aico-crypto"]),
     ("aico-policy", &["aico-crypto", "aico-proto"]),
+<<<<<<< HEAD
     ("aico-vault", &["aico-crypto", "aico-policy", "aico-ffi-duckdb", "aico-ffi-rocksdb", "aico-ffi-sqlcipher"]),
+=======
+    ("aico-vault", &["aico-crypto", "aico-policy", "aico-ffi-duckdb", "aico-ffi-sqlcipher", "aico-ffi-tpm"]),
+>>>>>>> w-tpm
     ("aico-net", &["aico-crypto", "aico-proto"]),
     ("aico-backend", &["aico-crypto", "aico-proto", "aico-policy", "aico-vault", "aico-net"]),
     ("aico", &["aico-crypto", "aico-ffi-reader", "aico-proto", "aico-vault", "aico-net", "aico-backend"]),
@@ -23,6 +27,7 @@ const LADDER: &[(&str, &[&str])] = &[
     ("aico-ffi-reader", &[]),
     ("aico-ffi-rocksdb", &[]),
     ("aico-ffi-sqlcipher", &[]),
+    ("aico-ffi-tpm", &[]),
 ];
 
 fn crates() -> PathBuf {
@@ -105,13 +110,13 @@ fn raw_keys_cross_at_known_places_only() {
         ("hazmat_from_backend", 1),
         ("hazmat_from_file", 2),
         ("hazmat_from_keyring", 1),
-        ("hazmat_from_platform", 3),
+        ("hazmat_from_platform", 5),
         ("hazmat_lent_to_duckdb", 2),
         ("hazmat_lent_to_rocksdb", 1),
         ("hazmat_sqlcipher_literal", 1),
         ("hazmat_to_client", 1),
         ("hazmat_to_file", 4),
-        ("hazmat_to_platform", 3),
+        ("hazmat_to_platform", 4),
         ("hazmat_share_words", 1),
         ("hazmat_words", 1),
     ];

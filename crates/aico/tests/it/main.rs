@@ -35,6 +35,9 @@ mod sealed_under_vault;
 mod service;
 #[path = "../../../aico-vault/tests/it/session.rs"]
 mod session;
+#[path = "../../../aico-vault/tests/it/tpm.rs"]
+mod soft_tpm;
 mod tamper;
 mod tcp;
+mod tpm;
 mod verify;

@@ -10,6 +10,7 @@ use aico_policy::{
 };
 use aico_proto::LocalIdentity;
 use aico_vault::audit::{AuditLog, Expectations, LogId, verify};
+use aico_vault::unlock::Tpm;
 use aico_vault::{Error, How, Locked, Places, Proof, SlotKind, Unlocked, Vault};
 
 /// Recovery code of the scene `keys`; any will do.
@@ -100,7 +101,7 @@ fn value(seed: u8, bytes: usize) -> Vec<u8> {
 }
 
 pub(crate) fn places(root: &Path) -> Places {
-    Places { home: root.join("data"), key_dir: root.join("keys"), bus: None }
+    Places { home: root.join("data"), key_dir: root.join("keys"), bus: None, tpm: Tpm::none(), credentials: None }
 }
 
 fn capability(action: Action, path: Option<&str>) -> Capability {
