@@ -46,7 +46,9 @@ pub(crate) async fn memory(command: MemoryCommand, mut owner: Owner) -> Result<(
                 }
             }
         }
-        MemoryCommand::Rm { path } => drop(client.ask::<DoneAnswer>(&Request::MemoryRemove { path }).await?),
+        MemoryCommand::Rm { path } => {
+            client.ask::<DoneAnswer>(&Request::MemoryRemove { path }).await?;
+        }
     }
     finish(client).await
 }

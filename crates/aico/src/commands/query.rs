@@ -122,9 +122,9 @@ mod tests {
         let rows =
             [vec![json!("a\x1b[2J"), json!(7), Value::Null], vec![json!("é"), json!(-10), json!("x".repeat(90))]];
         let lines = table(&head(&["who", "n", "why"]), &rows);
-        assert_eq!(lines[0], "who          n  why");
+        assert_eq!(lines[0], "who           n  why");
         assert_eq!(lines[2], "a\\u{1b}[2J    7  NULL");
-        assert_eq!(lines[3], format!("é          -10  {}…", "x".repeat(79)));
+        assert_eq!(lines[3], format!("é           -10  {}…", "x".repeat(79)));
         assert!(lines.iter().all(|line| !line.contains('\x1b')));
         assert_eq!(table(&head(&["a"]), &[]), ["a", "─"]);
     }

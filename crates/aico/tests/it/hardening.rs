@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -326,5 +326,13 @@ fn the_program_is_built_for_aslr_and_dep() {
         dynamic.contains("BIND_NOW") || dynamic.contains("NOW"),
         "every symbol is bound before the first line runs"
     );
-    assert!(!dynamic.contains("TEXTREL") && !dynamic.contains("RPATH") && !dynamic.contains("RUNPATH"), "{dynamic}");
+    assert!(!dynamic.contains("TEXTREL") && !dynamic.contains("(RPATH)"), "{dynamic}");
+    // Libraries are looked for in two folders besides the system's: the program's own, and DuckDB's, which nobody else can
+    // write to.
+    let folders = |line: &str| Some(line.split_once("runpath: [")?.1.split_once(']')?.0.to_owned());
+    let folders: Vec<String> = dynamic.lines().filter_map(folders).collect();
+    let [folders] = folders.as_slice() else { panic!("{dynamic}") };
+    let duckdb = folders.strip_prefix("$ORIGIN:/").unwrap();
+    assert!(!duckdb.contains([':', '$']), "{folders}");
+    assert_eq!(fs::metadata(format!("/{duckdb}")).unwrap().permissions().mode() & 0o022, 0, "{folders}");
 }

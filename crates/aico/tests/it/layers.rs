@@ -10,11 +10,10 @@ const LADDER: &[(&str, &[&str])] = &[
     ("aico-crypto", &["aico-ffi-memory"]),
     ("aico-proto", &["aico-crypto"]),
     ("aico-policy", &["aico-crypto", "aico-proto"]),
-<<<<<<< HEAD
-    ("aico-vault", &["aico-crypto", "aico-policy", "aico-ffi-duckdb", "aico-ffi-rocksdb", "aico-ffi-sqlcipher"]),
-=======
-    ("aico-vault", &["aico-crypto", "aico-policy", "aico-ffi-duckdb", "aico-ffi-sqlcipher", "aico-ffi-tpm"]),
->>>>>>> w-tpm
+    (
+        "aico-vault",
+        &["aico-crypto", "aico-policy", "aico-ffi-duckdb", "aico-ffi-rocksdb", "aico-ffi-sqlcipher", "aico-ffi-tpm"],
+    ),
     ("aico-net", &["aico-crypto", "aico-proto"]),
     ("aico-backend", &["aico-crypto", "aico-proto", "aico-policy", "aico-vault", "aico-net"]),
     ("aico", &["aico-crypto", "aico-ffi-reader", "aico-proto", "aico-vault", "aico-net", "aico-backend"]),

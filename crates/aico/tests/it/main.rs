@@ -23,6 +23,7 @@ mod keys;
 mod kit;
 mod layers;
 mod lock;
+mod memory;
 mod migrate;
 mod mount;
 mod owner;
