@@ -8,7 +8,8 @@ use crate::checked;
 /// A database that is being copied, page by page, into another one with a key of its own.
 ///
 /// What is written through [`Copying::source`] meanwhile reaches the copy too (SQLite, `backup.html`): so the copy is
-/// equal to its source once [`Copying::step`] has said so, however long that took. Nothing else may write to the source.
+/// equal to its source once [`Copying::step`] has said so, however long that took. Nothing else may write to the source, and
+/// from then on nobody: SQLite carries nothing over any more.
 #[derive(Debug)]
 pub struct Copying {
     // Before the connections, which may not be closed under it.

@@ -122,19 +122,16 @@ impl Database {
         let of_new = |error: Error| named(error, new);
         self.begin_copying(next, new)?;
         Step::CopyBegun.done();
-        while !self.copy_some(tell)? {
+        // Nobody writes from the moment on when both are equal: SQLite carries nothing over any more.
+        let mut writer = loop {
+            if let Some(writer) = self.copy_some(tell)? {
+                break writer;
+            }
             // A lock that is taken again at once would never be had by anybody else.
             while self.waiting.load(Ordering::Relaxed) > 0 {
                 thread::sleep(GIVE_WAY);
             }
-        }
-        let mut writer = self.lock_writer();
-        loop {
-            let Writer::Copied(copying) = &mut *writer else { return Err(INTERRUPTED) };
-            if step(copying, u16::MAX).map_err(of_new)? {
-                break;
-            }
-        }
+        };
         let Writer::Copied(copying) = std::mem::replace(&mut *writer, Writer::None) else { return Err(INTERRUPTED) };
         let (source, copy) = copying.finish();
         *writer = Writer::Alone(source);
@@ -182,14 +179,15 @@ impl Database {
         Ok(())
     }
 
-    fn copy_some(&self, tell: &mut dyn FnMut(u64, u64) -> bool) -> Result<bool, Error> {
+    /// Copies some pages. Once both are equal, nobody writes as long as what is returned is held.
+    fn copy_some(&self, tell: &mut dyn FnMut(u64, u64) -> bool) -> Result<Option<MutexGuard<'_, Writer>>, Error> {
         let mut writer = self.lock_writer();
         // A transaction that met a damaged page has closed both.
         let Writer::Copied(copying) = &mut *writer else { return Err(INTERRUPTED) };
         let equal = step(copying, STEP_PAGES).map_err(|error| named(error, &self.at().path))?;
         let (left, all) = copying.progress();
-        drop(writer);
-        if tell(all.saturating_sub(left), all) { Ok(equal) } else { Err(Error::Stopped) }
+        let held = equal.then_some(writer);
+        if tell(all.saturating_sub(left), all) { Ok(held) } else { Err(Error::Stopped) }
     }
 
     fn stop_copying(&self) {

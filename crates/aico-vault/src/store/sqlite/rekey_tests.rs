@@ -214,3 +214,27 @@ fn a_database_of_an_older_program_is_read_and_gets_new_keys() {
     assert!(matches!(fixture.open(1, 0), Err(Error::Damaged { .. })));
     assert_eq!(all(&fixture.open(1, 1).unwrap()), before);
 }
+
+/// SQLite carries nothing over any more once it has said that a copy is equal.
+#[test]
+fn a_write_at_the_moment_when_both_are_equal_is_not_lost() {
+    for stop in [false, true] {
+        let fixture = Fixture::new();
+        let database = fixture.create();
+        put(&database, 1, b"before").unwrap();
+        std::thread::scope(|threads| {
+            let mut tell = |done, of| {
+                if done < of {
+                    return true;
+                }
+                threads.spawn(|| put(&database, 2, b"at the end").unwrap());
+                std::thread::sleep(Duration::from_millis(200));
+                !stop
+            };
+            let key = fixture.keys[1].store_key();
+            let done = database.rekey(&fixture.path(1), key, &mut tell, |_| Ok(()), || Commit::Done);
+            assert_eq!(done.is_ok(), !stop);
+        });
+        assert_eq!(all(&database), [(1, b"before".to_vec()), (2, b"at the end".to_vec())], "{stop}");
+    }
+}
