@@ -13,8 +13,9 @@ use aico_net::{
     read_client_key, write_backend_id, write_client_key,
 };
 use aico_policy::{Action, AuditSink, Capability, Circumstances, Event, Grant, Principal, Resource, What, decide};
+use aico_proto::message::WorkEntry;
 use aico_proto::{Agreed, CloseReason, LocalIdentity};
-use aico_vault::{Error as VaultError, Found, How, Locked, Opening, Places, Unlocked, Vault};
+use aico_vault::{Error as VaultError, Found, How, Locked, Opening, Places, Progress, Unlocked, Vault};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, block_in_place};
 
@@ -35,7 +36,7 @@ const LOCK_GRACE: Duration = Duration::from_secs(1);
 /// How often the configuration file is looked at.
 const LOOK: Duration = Duration::from_secs(5);
 /// How long after a failure new keys are tried again without being asked for.
-const TRY_ROTATION_AGAIN: Duration = Duration::from_secs(600);
+const TRY_AGAIN: Duration = Duration::from_secs(600);
 /// The command line's own key in the key folder.
 const CLI_KEY: &str = "clients/cli.key";
 /// The setting that says that the owner of a service has come.
@@ -150,6 +151,7 @@ impl Backend {
         }
         vault.revoked()?.iter().for_each(|(identity, _)| enrolled.revoke(*identity.key()));
         setup.apply(&enrolled);
+        vault.set_sensitivities(setup.sensitivities());
         write_backend_id(&folder.file(BACKEND_ID_NAME), own.identity(), owner.is_some())?;
 
         let fingerprint = own.identity().fingerprint();
@@ -174,9 +176,11 @@ impl Backend {
             next_connection: AtomicU64::new(0),
             tcp: tcp.as_ref().and_then(|socket| socket.local_addr().ok()),
             setup: Mutex::new(setup.clone()),
+            work: Mutex::default(),
             end: watch::Sender::new(None),
             started: Instant::now(),
-            rotation_failed: Mutex::default(),
+            left_bare: Mutex::default(),
+            work_failed: Mutex::default(),
         });
         running.record("backend.start", env!("CARGO_PKG_VERSION"));
         let refusals = Refusals::new(running.clone());
@@ -201,7 +205,7 @@ impl Backend {
         tokio::pin!(interrupted, asleep);
         let mut held_sleep = None;
         let mut look = tokio::time::interval(LOOK);
-        let mut rotation = None;
+        let mut work = None;
         loop {
             tokio::select! {
                 () = &mut interrupted => break,
@@ -213,9 +217,9 @@ impl Backend {
                 }
                 _ = look.tick() => {
                     block_in_place(|| self.running.look_at_config());
-                    if rotation.as_ref().is_none_or(JoinHandle::is_finished) && self.running.rotation_is_due() {
+                    if work.as_ref().is_none_or(JoinHandle::is_finished) && block_in_place(|| self.running.work_is_due()) {
                         let running = self.running.clone();
-                        rotation = Some(tokio::task::spawn_blocking(move || running.rotate_by_itself()));
+                        work = Some(tokio::task::spawn_blocking(move || running.work()));
                     }
                 }
                 visitor = self.listener.next() => match visitor {
@@ -237,8 +241,8 @@ impl Backend {
         let grace = if end == End::Locked { LOCK_GRACE } else { GRACE };
         let _cut = tokio::time::timeout(grace, finished).await;
         served.shutdown().await;
-        if let Some(rotation) = rotation {
-            let _stopped = rotation.await;
+        if let Some(work) = work {
+            let _stopped = work.await;
         }
         block_in_place(|| {
             if end == End::Stopped {
@@ -288,12 +292,15 @@ pub(crate) struct Running {
     fingerprint: Fingerprint,
     tcp: Option<SocketAddr>,
     setup: Mutex<Setup>,
+    /// What goes on in the background.
+    work: Mutex<Option<WorkEntry>>,
     /// The sum of the configuration file that the owner was last told of.
     config_seen: Mutex<String>,
     end: watch::Sender<Option<End>>,
     started: Instant,
     /// When new keys could not be made last.
-    rotation_failed: Mutex<Option<Instant>>,
+    left_bare: Mutex<Option<Instant>>,
+    work_failed: Mutex<Option<Instant>>,
 }
 
 impl Running {
@@ -364,6 +371,7 @@ impl Running {
 
     pub(crate) fn replace_setup(&self, setup: Setup) {
         setup.apply(&self.enrolled);
+        self.vault.set_sensitivities(setup.sensitivities());
         *self.setup.lock().unwrap_or_else(PoisonError::into_inner) = setup;
     }
 
@@ -475,25 +483,68 @@ impl Running {
         self.end.borrow().is_none()
     }
 
-    fn rotation_is_due(&self) -> bool {
-        let failed = *self.rotation_failed.lock().unwrap_or_else(PoisonError::into_inner);
-        if failed.is_some_and(|failed| failed.elapsed() < TRY_ROTATION_AGAIN) {
+    /// Whether stores are to be sealed anew, and that has not just failed.
+    fn work_is_due(&self) -> bool {
+        let failed = *self.work_failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if failed.is_some_and(|failed| failed.elapsed() < TRY_AGAIN) {
             return false;
         }
+        self.rotation_is_due() || self.padding_is_due()
+    }
+
+    fn padding_is_due(&self) -> bool {
+        // What is damaged stays as it is: it is not looked at over and over.
+        let left = *self.left_bare.lock().unwrap_or_else(PoisonError::into_inner);
+        left.is_none_or(|left| left.elapsed() >= TRY_AGAIN) && matches!(self.vault.to_be_padded(), Ok(Some(_)))
+    }
+
+    fn rotation_is_due(&self) -> bool {
         let begun = matches!(self.vault.is_rotation_under_way(), Ok(true));
         let after = self.setup().rotation_interval();
         let age = || Ok::<_, VaultError>(Duration::from_millis(now_ms().saturating_sub(self.vault.rotated_ms()?)));
         begun || age().is_ok_and(|age| age >= after)
     }
 
-    fn rotate_by_itself(&self) {
-        match self.vault.continue_rotation(now_ms(), &mut |_| self.goes_on()) {
-            Ok(_) | Err(VaultError::Stopped) => {}
+    /// Does what is due.
+    fn work(&self) {
+        let padded = match self.padding_is_due() {
+            true => self.vault.pad_secrets(now_ms(), &mut |progress| self.goes_on_with("padding", &progress)),
+            false => Ok(0),
+        };
+        if matches!(padded, Ok(1..)) {
+            *self.left_bare.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
+        let rotated = padded.and_then(|_| match self.rotation_is_due() {
+            true => {
+                let go_on = &mut |progress| self.goes_on_with("rotation", &progress);
+                self.vault.continue_rotation(now_ms(), go_on).map(drop)
+            }
+            false => Ok(()),
+        });
+        self.note_work(None);
+        match rotated {
+            Ok(()) | Err(VaultError::Stopped) => {}
             Err(error) => {
                 self.record("keys.rotation-failed", &error.to_string());
-                *self.rotation_failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                *self.work_failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
             }
         }
+    }
+
+    /// Notes how far something long is; whether it may go on.
+    pub(crate) fn goes_on_with(&self, what: &str, progress: &Progress) -> bool {
+        let Progress { part, done, of } = *progress;
+        self.note_work(Some(WorkEntry { what: what.to_owned(), part: part.to_owned(), done, of }));
+        self.goes_on()
+    }
+
+    pub(crate) fn note_work(&self, work: Option<WorkEntry>) {
+        *self.work.lock().unwrap_or_else(PoisonError::into_inner) = work;
+    }
+
+    /// What goes on in the background.
+    pub(crate) fn work_now(&self) -> Option<WorkEntry> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn lock_for_sleep(&self) {

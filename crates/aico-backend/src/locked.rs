@@ -238,6 +238,7 @@ impl Door {
             connections: 0,
             memory: crate::confine::memory().to_owned(),
             confined_by: self.confined_by.clone(),
+            work: None,
             notices: Vec::new(),
         }
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aico_net::{Manner, Speaker};
+use aico_policy::Sensitivities;
 use aico_proto::{Settings, Terms};
 use aico_vault::{Unlocked, Vault};
 use tokio::net::TcpListener;
@@ -114,7 +115,12 @@ impl Setup {
         self.config.to_yaml()
     }
 
-    /// MiB of memory that stretching a password may take at most.
+    /// How sensitive which categories are.
+    pub(crate) fn sensitivities(&self) -> Sensitivities {
+        self.config.sensitivities()
+    }
+
+    /// Age of the stores' keys at which they get new ones.
     pub(crate) fn rotation_interval(&self) -> std::time::Duration {
         self.config.rotation_interval()
     }

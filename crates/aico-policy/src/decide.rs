@@ -1,6 +1,6 @@
 use aico_crypto::ComponentKind;
 
-use crate::{Action, AuditSink, Capability, Event, Grant, Need, Permit, Principal, What};
+use crate::{Action, AuditSink, Capability, Event, Grant, Need, Permit, Principal, Sensitivity, What};
 
 /// What policy says to one request. It is worth nothing until it is recorded.
 #[derive(Debug)]
@@ -54,6 +54,8 @@ pub struct Circumstances {
     pub protected: bool,
     /// Milliseconds since 1970.
     pub now_ms: u64,
+    /// How sensitive the data is that it is about.
+    pub sensitivity: Sensitivity,
 }
 
 /// Decides whether `principal` may do `capability` now. What no grant covers is denied; what the owner's own tool may
@@ -63,7 +65,7 @@ pub fn decide(principal: &Principal, grants: &[Grant], capability: Capability, a
     let granted = may_itself(principal, &capability)
         || grants.iter().any(|grant| grant.covers(principal.identity(), &capability, now_ms));
     let denied = if granted {
-        lacks(principal, capability.action.need(), around)
+        lacks(principal, around.sensitivity.need(capability.action), around)
     } else {
         let name = principal.identity().name();
         Some(Denied { reason: format!("no grant lets `{name}` do {} here", capability.action.as_str()), missing: None })

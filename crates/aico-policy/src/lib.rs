@@ -11,6 +11,7 @@ mod grant;
 mod path;
 mod permit;
 mod principal;
+mod sensitivity;
 
 pub use audit::{AuditSink, Event, Receipt, What};
 pub use capability::{Action, Capability, Level, Need, Resource};
@@ -20,3 +21,4 @@ pub use grant::{Grant, MAX_GRANT_BYTES, SignedGrant, may_connect};
 pub use path::{CONVERSATIONS, DataPath, MAX_PATH_BYTES};
 pub use permit::{Bounds, Permit};
 pub use principal::Principal;
+pub use sensitivity::{Sensitivities, Sensitivity};

@@ -656,8 +656,26 @@ pub struct StatusAnswer {
     pub memory: String,
     /// The filters that the backend runs under: `landlock`, `seccomp`.
     pub confined_by: Vec<String>,
+    /// What is being sealed anew in the background, if anything is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<WorkEntry>,
     /// What the owner should see once: things that happened since the last contact.
     pub notices: Vec<String>,
+}
+
+/// Something long that goes on in the background.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkEntry {
+    /// `rotation`, or `padding` of what became secret.
+    pub what: String,
+    /// The part that is worked on.
+    pub part: String,
+    /// Bytes that are done.
+    pub done: u64,
+    /// All of them, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<u64>,
 }
 
 /// Answers [`Request::DataPut`] once the value is on disk.

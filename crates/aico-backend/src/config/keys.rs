@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use aico_policy::DataPath;
+
 use super::ConfigError;
 use super::tree::Node;
 use super::value::Value;
@@ -9,6 +11,7 @@ use super::value::Value;
 /// Longest file in bytes.
 pub const MAX_FILE_BYTES: usize = 64 * 1024;
 const MAX_WORD_BYTES: usize = 1024;
+const MAX_CATEGORIES: usize = 100;
 
 /// A key: where it stands, what it takes, and when a change of it weakens.
 pub(super) struct Key {
@@ -31,6 +34,8 @@ pub(super) enum Kind {
     OneOf(&'static [&'static str]),
     /// Some of these words.
     SomeOf(&'static [&'static str]),
+    /// Names of categories.
+    Categories,
     /// A loopback address and port.
     Loopback,
     Path,
@@ -61,6 +66,8 @@ enum Weaker {
     Earlier,
     /// A word more than before.
     Added,
+    /// A word less.
+    Removed,
     /// Set where it was not, or to another value.
     Set,
 }
@@ -278,10 +285,27 @@ const VAULT: [Key; 3] = [
     ),
 ];
 
+const DATA: [Key; 2] = [
+    key!(
+        "security.data.ordinary",
+        Kind::Categories,
+        Default::Words(&[]),
+        Weaker::Added,
+        "categories that the command line reads without a password"
+    ),
+    key!(
+        "security.data.secret",
+        Kind::Categories,
+        Default::Words(&[]),
+        Weaker::Removed,
+        "categories that ask for the password each time, and hide the sizes of what is in them"
+    ),
+];
+
 /// The keys in the order in which they are shown.
 pub(super) static KEYS: std::sync::LazyLock<Vec<Key>> = std::sync::LazyLock::new(|| {
     let clients = client_keys!("frontend").into_iter().chain(client_keys!("cli")).chain(client_keys!("studio"));
-    FIRST.into_iter().chain(REFUSED).chain(clients).chain(VAULT).collect()
+    FIRST.into_iter().chain(REFUSED).chain(clients).chain(VAULT).chain(DATA).collect()
 });
 
 impl Key {
@@ -319,6 +343,9 @@ impl Key {
         let wrong = |found: &str| node.error(format!("`{name}` is {found}, and has to be {wanted}"), None);
         if let Kind::SomeOf(words) = self.kind {
             return self.read_words(node, words);
+        }
+        if let Kind::Categories = self.kind {
+            return self.read_categories(node);
         }
         let Node::Scalar { text, quoted, .. } = node else { return Err(wrong("a list or has keys below it")) };
         let shown = format!("`{}`", text.chars().take(60).collect::<String>());
@@ -360,6 +387,22 @@ impl Key {
         Ok(Value::Words(ordered.map(|word| (*word).to_owned()).collect()))
     }
 
+    fn read_categories(&self, node: &Node) -> Result<Value, ConfigError> {
+        let wrong = |node: &Node| node.error(format!("`{}` has to be {}", self.name(), self.wanted()), None);
+        let Node::List { items, .. } = node else { return Err(wrong(node)) };
+        let is_name = |text: &str| !text.contains('/') && DataPath::parse(&format!("{text}/x")).is_ok();
+        let mut found = Vec::new();
+        for item in items {
+            match item {
+                Node::Scalar { text, .. } if is_name(text) && found.len() < MAX_CATEGORIES => found.push(text.clone()),
+                other => return Err(wrong(other)),
+            }
+        }
+        found.sort();
+        found.dedup();
+        Ok(Value::Words(found))
+    }
+
     fn read_loopback(&self, node: &Node, text: &str) -> Result<Value, ConfigError> {
         let name = self.name();
         match text.parse::<SocketAddr>() {
@@ -379,6 +422,7 @@ impl Key {
             Kind::Flag => "`true` or `false`".to_owned(),
             Kind::OneOf(words) => format!("one of {}", words.join(", ")),
             Kind::SomeOf(words) => format!("a list of some of {}", words.join(", ")),
+            Kind::Categories => format!("a list of at most {MAX_CATEGORIES} categories, as [diary, health]"),
             Kind::Loopback => "a loopback address and a port, as 127.0.0.1:8771".to_owned(),
             Kind::Path => "a path".to_owned(),
             Kind::OnlyWord(word, _) => format!("`{word}`"),
@@ -401,6 +445,7 @@ impl Key {
                 place(to) < place(from)
             }
             (Weaker::Added, Value::Words(from), Value::Words(to)) => to.iter().any(|word| !from.contains(word)),
+            (Weaker::Removed, Value::Words(from), Value::Words(to)) => from.iter().any(|word| !to.contains(word)),
             (Weaker::Set, from, to) => *to != Value::Absent && from != to,
             _ => false,
         }

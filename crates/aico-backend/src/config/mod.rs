@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use aico_crypto::ComponentKind;
+use aico_policy::Sensitivities;
 use aico_proto::Padding;
 
 pub use keys::MAX_FILE_BYTES;
@@ -260,6 +261,13 @@ impl Config {
     #[must_use]
     pub fn rotation_interval(&self) -> Duration {
         self.seconds("security.vault.rotation_days").saturating_mul(24 * 60 * 60)
+    }
+
+    /// How sensitive which categories are.
+    #[must_use]
+    pub fn sensitivities(&self) -> Sensitivities {
+        let names = |path| if let Value::Words(words) = self.value(path) { words.clone() } else { Vec::new() };
+        Sensitivities::new(names("security.data.ordinary"), names("security.data.secret"))
     }
 
     /// Whether the vault is locked when the machine goes to sleep.

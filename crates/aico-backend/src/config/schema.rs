@@ -38,6 +38,9 @@ fn of(key: &Key) -> Json {
         Kind::Flag => json!({ "type": "boolean" }),
         Kind::OneOf(words) => json!({ "enum": words }),
         Kind::SomeOf(words) => json!({ "type": "array", "items": { "enum": words }, "contains": { "const": "cli" } }),
+        Kind::Categories => {
+            json!({ "type": "array", "items": { "type": "string", "pattern": "^[^/]+$" }, "maxItems": 100 })
+        }
         Kind::Loopback => json!({ "type": "string", "pattern": LOOPBACK }),
         Kind::Path => json!({ "type": "string", "minLength": 1 }),
         Kind::OnlyWord(word, _) => json!({ "const": word }),

@@ -65,6 +65,10 @@ fn every_key_takes_what_it_should_and_refuses_the_rest() {
                 vec!["127.0.0.1:0".into(), "\"[::1]:8771\"".into()],
                 &["0.0.0.0:8771", "192.168.1.2:8771", "localhost:8771", "127.0.0.1", "\"[::]:1\""],
             ),
+            Kind::Categories => (
+                vec!["[]".into(), "[diary]".into(), "[\"b c\", \"no\", é, a]".into()],
+                &["diary", "[a/b]", "[\"\"]", "[..]", "{a: b}", "[[a]]"],
+            ),
             Kind::Path => (vec!["~/x.key".into(), "/a b/c".into()], &["[]", "{a: b}"]),
             Kind::OnlyWord(word, _) => (vec![(*word).to_owned()], &["aes256gcm", "none", "1"]),
             Kind::OnlyFlag(true, _) => (vec!["true".into()], &["false", "no"]),
@@ -161,6 +165,8 @@ fn what_weakens_is_known() {
         ("vault.lock_on_suspend", "true", "false"),
         ("vault.stretch_memory", "1024", "64"),
         ("vault.rotation_days", "90", "91"),
+        ("data.ordinary", "[]", "[weather]"),
+        ("data.secret", "[diary, health]", "[diary]"),
     ] {
         let path = format!("security.{name}");
         assert!(change(&path, strong, weak), "{name}");

@@ -19,7 +19,22 @@ impl fmt::Display for Value {
             Self::Number(number) => write!(f, "{number}"),
             Self::Flag(flag) => write!(f, "{flag}"),
             Self::Word(word) => quoted(word, f),
-            Self::Words(words) => write!(f, "[{}]", words.join(", ")),
+            Self::Words(words) => {
+                f.write_str("[")?;
+                for (at, word) in words.iter().enumerate() {
+                    f.write_str(if at == 0 { "" } else { ", " })?;
+                    // A word that YAML could take for something else is quoted.
+                    let plain = |c: char| c.is_ascii_lowercase() || c == '-';
+                    let special =
+                        ["true", "false", "null", "yes", "no", "on", "off", "y", "n"].contains(&word.as_str());
+                    if !word.is_empty() && word.chars().all(plain) && !word.starts_with('-') && !special {
+                        f.write_str(word)?;
+                    } else {
+                        quoted(word, f)?;
+                    }
+                }
+                f.write_str("]")
+            }
         }
     }
 }

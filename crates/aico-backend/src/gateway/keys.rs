@@ -174,7 +174,9 @@ pub(crate) fn clear_stored(running: &Running, caller: &Caller) -> Result<DoneAns
 pub(crate) fn rotate(running: &Running, caller: &Caller) -> Result<RotateAnswer, Failure> {
     block_in_place(|| {
         let permit = system_permit(running, caller, Action::RotateKeys)?;
-        let rotated = running.vault().rotate(permit, now_ms(), &mut |_| running.goes_on());
+        let go_on = &mut |progress| running.goes_on_with("rotation", &progress);
+        let rotated = running.vault().rotate(permit, now_ms(), go_on);
+        running.note_work(None);
         let Rotated { epoch, bytes, damaged, took_ms } = rotated.map_err(|error| failure(&error))?;
         Ok(RotateAnswer { epoch, bytes, damaged, took_ms })
     })

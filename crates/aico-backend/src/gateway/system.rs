@@ -82,6 +82,7 @@ fn status_now(running: &Running, caller: &Caller, notices: bool) -> Result<(Stat
         connections: u32::try_from(running.connections().len()).unwrap_or(u32::MAX),
         memory: crate::confine::memory().to_owned(),
         confined_by: running.confinement().by.iter().map(|name| (*name).to_owned()).collect(),
+        work: running.work_now(),
         notices: shown.into_iter().map(|notice| notice.text).collect(),
     };
     Ok((answer, last))

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use aico_crypto::{ComponentKind, GrantKey, Identity, IdentitySecret, Name, OsRandom};
 use aico_policy::{
     Action, AuditSink, Capability, Circumstances, DataPath, Error, Event, Grant, Missing, Need, Presence, Principal,
-    Receipt, Resource, SignedGrant, What, decide, may_connect,
+    Receipt, Resource, Sensitivity, SignedGrant, What, decide, may_connect,
 };
 use aico_proto::{Fresh, Initiator, LocalIdentity, Peer, Responder, Standing, Terms, Trust};
 use proptest::prelude::*;
@@ -101,7 +101,7 @@ fn each_kind_is_able_to_its_part_only() {
         let grants = [Grant::for_enrolment(local.identity(), 1)];
         assert!(grants[0].is_of_enrolment(kind));
         for action in Action::ALL {
-            let around = Circumstances { presence: Presence::Fresh, protected: true, now_ms: 2 };
+            let around = Circumstances { presence: Presence::Fresh, protected: true, ..at(2) };
             let decided = decide(&principal, &grants, capability(action), &around).record(&log).unwrap();
             assert_eq!(decided.is_ok(), allowed.contains(&action), "{kind:?} {action:?}");
         }
@@ -127,29 +127,38 @@ fn sensitive_actions_need_the_owner() {
     let local = local(ComponentKind::Cli);
     let (log, principal) = (Memory::default(), peer(&local));
     let grants = [Grant::for_enrolment(local.identity(), 1)];
-    let missing = |action, protected, presence| {
-        let around = Circumstances { presence, protected, now_ms: 2 };
+    let missing_of = |sensitivity, action, protected, presence| {
+        let around = Circumstances { presence, protected, sensitivity, ..at(2) };
         let decided = decide(&principal, &grants, capability(action), &around).record(&log).unwrap();
         decided.map(drop).map_err(|denied| denied.missing.unwrap())
     };
     use Missing::{Authentication, Confirmation};
     use Presence::{Confirmed, Fresh, Session, Unknown};
-    for action in Action::ALL {
+    let (word, password) = (Err(Confirmation), Err(Authentication));
+    let as_wanted = |sensitivity, action, need| {
+        let missing = |protected, presence| missing_of(sensitivity, action, protected, presence);
         let results = [
-            missing(action, false, Unknown),
-            missing(action, false, Confirmed),
-            missing(action, true, Unknown),
-            missing(action, true, Confirmed),
-            missing(action, true, Session),
-            missing(action, true, Fresh),
+            missing(false, Unknown),
+            missing(false, Confirmed),
+            missing(true, Unknown),
+            missing(true, Confirmed),
+            missing(true, Session),
+            missing(true, Fresh),
         ];
-        let (word, password) = (Err(Confirmation), Err(Authentication));
-        let wanted = match action.need() {
+        let wanted = match need {
             Need::Nothing => [Ok(()); 6],
             Need::Session => [Ok(()), Ok(()), password, password, Ok(()), Ok(())],
             Need::Fresh => [word, Ok(()), password, password, password, Ok(())],
         };
-        assert_eq!(results, wanted, "{action:?}");
+        assert_eq!(results, wanted, "{sensitivity:?} {action:?}");
+    };
+    for action in Action::ALL {
+        as_wanted(Sensitivity::Personal, action, action.need());
+        let reads = [Action::ReadData, Action::ListData].contains(&action);
+        let of_ordinary = if reads { Need::Nothing } else { action.need() };
+        as_wanted(Sensitivity::Ordinary, action, of_ordinary);
+        let of_secret = if reads || action == Action::RemoveData { Need::Fresh } else { action.need() };
+        as_wanted(Sensitivity::Secret, action, of_secret);
     }
     let fresh = Action::ALL.into_iter().filter(|action| action.need() == Need::Fresh);
     assert_eq!(

@@ -1,11 +1,11 @@
 //! The values of a space: small ones in its database, others in chunked files (`docs/spec/vault-stores.md`, Values).
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use aico_crypto::FileWrapKey;
-use aico_policy::DataPath;
+use aico_policy::{DataPath, Sensitivities, Sensitivity};
 use rusqlite::Transaction;
 
 use crate::Error;
@@ -29,6 +29,8 @@ pub(crate) use writer::ValueWriter;
 pub(crate) const USER_DATA_TABLES: &str = row::TABLES;
 /// What came to them with data keys: the next migration.
 pub(crate) const KEY_COLUMNS: &str = row::KEY_COLUMNS;
+/// What came to them with levels of sensitivity.
+pub(crate) const PADDED_COLUMN: &str = row::PADDED_COLUMN;
 /// Longest value that lies in the database.
 pub(crate) const MAX_INLINE_BYTES: usize = 1024 * 1024;
 /// Longest value.
@@ -47,6 +49,8 @@ pub(crate) struct UserData {
     space: [u8; 16],
     /// In which files are sealed from now on.
     epoch: Arc<AtomicU32>,
+    /// Which categories are secret.
+    sensitivities: Arc<RwLock<Arc<Sensitivities>>>,
 }
 
 /// What the values of a space belong to.
@@ -82,7 +86,8 @@ impl UserData {
     fn with(database: Arc<Database>, keys: Arc<DataKeys>, files: FileStore, space: Owner) -> Self {
         let (files, old_wrap) = (Arc::new(files), Arc::new(space.old_wrap));
         let epoch = Arc::new(AtomicU32::new(space.epoch));
-        Self { database, files, keys, old_wrap, space: space.id, epoch }
+        let sensitivities = Arc::default();
+        Self { database, files, keys, old_wrap, space: space.id, epoch, sensitivities }
     }
 
     /// Begins to store a value; `now_ms` is Unix time. Nothing is seen of it before [`ValueWriter::finish`].
@@ -191,6 +196,20 @@ impl UserData {
         &self.keys
     }
 
+    /// Which categories are secret, from now on.
+    pub(crate) fn set_sensitivities(&self, sensitivities: Arc<Sensitivities>) {
+        *self.sensitivities.write().unwrap_or_else(PoisonError::into_inner) = sensitivities;
+    }
+
+    /// The same, to be read.
+    pub(crate) fn sensitivities(&self) -> Arc<Sensitivities> {
+        self.sensitivities.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn sensitivity(&self, path: &DataPath) -> Sensitivity {
+        self.sensitivities().of(path.category())
+    }
+
     fn epoch(&self) -> u32 {
         self.epoch.load(Ordering::Relaxed)
     }
@@ -245,7 +264,8 @@ fn for_tests(database: Database, folder: PathBuf, key: &aico_crypto::SpaceKey) -
 }
 
 #[cfg(test)]
-const TEST_TABLES: &[&str] = &[USER_DATA_TABLES, crate::system::ANCHOR_TABLE, KEY_COLUMNS, crate::data_keys::KEY_TABLE];
+const TEST_TABLES: &[&str] =
+    &[USER_DATA_TABLES, crate::system::ANCHOR_TABLE, KEY_COLUMNS, crate::data_keys::KEY_TABLE, PADDED_COLUMN];
 
 #[cfg(test)]
 mod forget_tests;

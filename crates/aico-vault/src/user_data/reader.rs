@@ -6,7 +6,7 @@ use super::UserData;
 use super::row::{Content, Found};
 use crate::Error;
 use crate::store::FileReader;
-use aico_policy::DataPath;
+use aico_policy::{DataPath, Sensitivity};
 
 const WRONG: &str = "it does not have its length and sum";
 
@@ -16,6 +16,8 @@ pub(crate) struct ValueReader {
     bytes: u64,
     sum: Digest,
     given: u64,
+    /// Bytes that are stored: more than the value has where it is padded.
+    stored: u64,
     body: Body,
 }
 
@@ -30,18 +32,24 @@ enum Body {
 impl ValueReader {
     pub(super) fn open(row: Found, data: &UserData, path: &DataPath) -> Result<Self, Error> {
         let key = row.key.as_ref().map(|id| data.keys.get(id)).transpose()?;
+        let stored = if row.padded { Sensitivity::Secret.stored_bytes(row.bytes) } else { row.bytes };
         let body = match (row.content, &key) {
             (Content::Inline(bytes), None) => Body::Memory(bytes),
             (Content::Inline(sealed), Some(key)) => {
                 let opened = key.values.open_value(&data.place(path), &sealed);
-                Body::Memory(opened.map_err(|_| Error::damaged("the value", WRONG))?)
+                let mut opened = opened.map_err(|_| Error::damaged("the value", WRONG))?;
+                if opened.len() as u64 != stored {
+                    return Err(Error::damaged("the value", WRONG));
+                }
+                cut(&mut opened, row.bytes);
+                Body::Memory(opened)
             }
             (Content::File { id, wrapped_key }, key) => {
                 let wrap = key.as_ref().map_or(&*data.old_wrap, |key| &key.files);
-                Body::File(Box::new(data.files.read(&id, &wrapped_key, row.bytes, wrap)?))
+                Body::File(Box::new(data.files.read(&id, &wrapped_key, stored, wrap)?))
             }
         };
-        Ok(Self { bytes: row.bytes, sum: row.sum, given: 0, body })
+        Ok(Self { bytes: row.bytes, sum: row.sum, given: 0, stored, body })
     }
 
     /// The value's length.
@@ -84,8 +92,11 @@ impl ValueReader {
             }
             // No sum: every chunk is authenticated at its place under a key that no other file has.
             Body::File(file) => {
-                if !file.read_chunk(out)? {
+                if self.given == self.bytes && self.stored > self.bytes || !file.read_chunk(out)? {
                     return Ok(false);
+                }
+                if self.stored > self.bytes {
+                    cut(out, self.bytes - self.given);
                 }
             }
             Body::End => return Ok(false),
@@ -98,4 +109,9 @@ impl ValueReader {
         }
         Ok(true)
     }
+}
+
+/// Leaves what belongs to the value.
+fn cut(piece: &mut Vec<u8>, bytes: u64) {
+    piece.truncate(usize::try_from(bytes).unwrap_or(usize::MAX));
 }

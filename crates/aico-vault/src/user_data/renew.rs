@@ -3,10 +3,10 @@
 use std::sync::atomic::Ordering;
 
 use aico_crypto::OsRandom;
-use aico_policy::DataPath;
+use aico_policy::{DataPath, Sensitivity};
 
 use super::row::{self, Content, Found};
-use super::writer::may_be_committed;
+use super::writer::{may_be_committed, pad};
 use super::{UserData, ValueReader};
 use crate::Error;
 
@@ -21,13 +21,41 @@ pub(crate) struct Renewed {
     pub(crate) damaged: u64,
 }
 
+/// The next value to be sealed anew behind a row.
+type Next<'a> = &'a dyn Fn(i64) -> Result<Option<(i64, DataPath)>, Error>;
+
 impl UserData {
     /// Seals every file that was sealed before `epoch` under a fresh key, and every value that has no data key yet. What
     /// is written meanwhile is of `epoch` already. `tell` says whether to go on; stopped at any point, it goes on where it was.
     pub(crate) fn renew(&self, epoch: u32, tell: &mut dyn FnMut(Renewed) -> bool) -> Result<Renewed, Error> {
         self.epoch.store(epoch, Ordering::Relaxed);
+        self.seal_anew(epoch, &|after| self.database.read(|db| row::next_old(db, epoch, after)), tell)
+    }
+
+    /// Bytes of values that are to be padded, and are not yet; none if there is nothing to do.
+    pub(crate) fn to_be_padded(&self) -> Result<Option<u64>, Error> {
+        let levels = self.sensitivities();
+        let bytes = levels.secret().iter().map(|name| self.database.read(|db| row::bare_bytes(db, name)));
+        Ok(bytes.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().reduce(u64::saturating_add))
+    }
+
+    /// Seals every value anew, padded, whose category became secret since it was stored.
+    pub(crate) fn pad_secrets(&self, tell: &mut dyn FnMut(Renewed) -> bool) -> Result<Renewed, Error> {
+        let mut all = Renewed::default();
+        for name in self.sensitivities().secret() {
+            let mut go_on = |done: Renewed| tell(Renewed { bytes: all.bytes.saturating_add(done.bytes), ..done });
+            let next = |after| self.database.read(|db| row::next_bare(db, name, after));
+            let done = self.seal_anew(self.epoch(), &next, &mut go_on)?;
+            all.values = all.values.saturating_add(done.values);
+            all.bytes = all.bytes.saturating_add(done.bytes);
+            all.damaged = all.damaged.saturating_add(done.damaged);
+        }
+        Ok(all)
+    }
+
+    fn seal_anew(&self, epoch: u32, next: Next<'_>, tell: &mut dyn FnMut(Renewed) -> bool) -> Result<Renewed, Error> {
         let (mut done, mut after) = (Renewed::default(), 0);
-        while let Some((id, path)) = self.database.read(|db| row::next_old(db, epoch, after))? {
+        while let Some((id, path)) = next(after)? {
             after = id;
             let mut go_on = |bytes| tell(Renewed { bytes: done.bytes.saturating_add(bytes), ..done });
             match self.renew_one(id, &path, epoch, &mut go_on) {
@@ -56,9 +84,12 @@ impl UserData {
         let key = self.keys.for_path(path)?;
         let mut reader = ValueReader::open(old.clone(), self, path)?;
         let mut piece = Vec::new();
+        let level = self.sensitivity(path);
+        let more = level.stored_bytes(old.bytes).saturating_sub(old.bytes);
         let (content, file) = match &old.content {
             Content::Inline(_) => {
                 reader.next_chunk(&mut piece)?;
+                piece.resize(piece.len().saturating_add(usize::try_from(more).unwrap_or_default()), 0);
                 (Content::Inline(key.values.seal_value(&self.place(path), &piece, &OsRandom)?), None)
             }
             Content::File { .. } => {
@@ -70,12 +101,14 @@ impl UserData {
                         return Err(Error::Stopped);
                     }
                 }
+                pad(&mut writer, more)?;
                 let file = writer.finish()?;
                 (Content::File { id: *file.id(), wrapped_key: file.wrapped_key().to_vec() }, Some(file))
             }
         };
         let Found { bytes, sum, changed_ms, .. } = old;
-        let new = Found { bytes, sum, changed_ms, key: Some(key.id), epoch, content };
+        let padded = level == Sensitivity::Secret;
+        let new = Found { bytes, sum, changed_ms, key: Some(key.id), epoch, padded, content };
         let replaced = self.database.write(|tx| row::replace(tx, id, &old, &new));
         if let Some(file) = file
             && !matches!(replaced, Ok(false))

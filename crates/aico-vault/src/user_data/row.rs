@@ -34,6 +34,9 @@ pub(super) const KEY_COLUMNS: &str = "
     ALTER TABLE value ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;
 ";
 
+/// Whether what is stored of a value is longer than it is (`Sensitivity::stored_bytes`).
+pub(super) const PADDED_COLUMN: &str = "ALTER TABLE value ADD COLUMN padded INTEGER NOT NULL DEFAULT 0;";
+
 /// One line of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -79,6 +82,7 @@ pub(super) struct Found {
     pub(super) changed_ms: u64,
     pub(super) key: Option<KeyId>,
     pub(super) epoch: u32,
+    pub(super) padded: bool,
     /// Sealed, if there is a key.
     pub(super) content: Content,
 }
@@ -111,11 +115,11 @@ pub(super) fn put(tx: &Transaction<'_>, path: &DataPath, value: &Found) -> Resul
     };
     let id: i64 = tx
         .prepare_cached(
-            "INSERT INTO value (path, bytes, sum, created_ms, changed_ms, file_id, file_key, key_id, epoch)
-             VALUES (?1, ?2, ?3, ?4, ?4, ?5, ?6, ?7, ?8)
+            "INSERT INTO value (path, bytes, sum, created_ms, changed_ms, file_id, file_key, key_id, epoch, padded)
+             VALUES (?1, ?2, ?3, ?4, ?4, ?5, ?6, ?7, ?8, ?9)
              ON CONFLICT (path) DO UPDATE SET bytes = excluded.bytes, sum = excluded.sum,
                  changed_ms = excluded.changed_ms, file_id = excluded.file_id, file_key = excluded.file_key,
-                 key_id = excluded.key_id, epoch = excluded.epoch
+                 key_id = excluded.key_id, epoch = excluded.epoch, padded = excluded.padded
              RETURNING id",
         )?
         .query_row(
@@ -127,7 +131,8 @@ pub(super) fn put(tx: &Transaction<'_>, path: &DataPath, value: &Found) -> Resul
                 file,
                 key,
                 value.key.as_ref().map(KeyId::as_bytes),
-                value.epoch
+                value.epoch,
+                value.padded
             ],
             |row| row.get(0),
         )?;
@@ -159,28 +164,42 @@ pub(super) fn remove(tx: &Transaction<'_>, path: &DataPath) -> Result<Option<Opt
 pub(super) fn find(db: &Connection, path: &DataPath) -> Result<Option<Found>, Error> {
     let found = db
         .prepare_cached(
-            "SELECT bytes, sum, changed_ms, file_id, file_key, content, key_id, epoch
+            "SELECT bytes, sum, changed_ms, file_id, file_key, content, key_id, epoch, padded
              FROM value LEFT JOIN inline_value ON value_id = id WHERE path = ?1",
         )?
         .query_row([path.as_str()], |row| {
             let key = row.get::<_, Option<_>>(6)?.map(KeyId::from_bytes);
-            Ok(((row.get(0)?, row.get(1)?, row.get(2)?), key, row.get(7)?, content(row)?))
+            Ok(((row.get(0)?, row.get(1)?, row.get(2)?), key, (row.get(7)?, row.get(8)?), content(row)?))
         })
         .optional()?;
-    let Some(((bytes, sum, changed_ms), key, epoch, content)) = found else { return Ok(None) };
+    let Some(((bytes, sum, changed_ms), key, (epoch, padded), content)) = found else { return Ok(None) };
     let content = content.ok_or_else(|| Error::damaged("the value", "its content is missing"))?;
-    Ok(Some(Found { bytes: loaded(bytes), sum, changed_ms: loaded(changed_ms), key, epoch, content }))
+    Ok(Some(Found { bytes: loaded(bytes), sum, changed_ms: loaded(changed_ms), key, epoch, padded, content }))
 }
 
 /// A value whose file was not sealed in `epoch`, or that has no key: the next one behind the row `after`.
 pub(super) fn next_old(db: &Connection, epoch: u32, after: i64) -> Result<Option<(i64, DataPath)>, Error> {
-    let found = db
-        .prepare_cached(
-            "SELECT id, path FROM value WHERE id > ?1 AND (key_id IS NULL OR (file_id IS NOT NULL AND epoch < ?2))
-             ORDER BY id LIMIT 1",
-        )?
-        .query_row((after, epoch), |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))
-        .optional()?;
+    let sql = "SELECT id, path FROM value WHERE id > ?1 AND (key_id IS NULL OR (file_id IS NOT NULL AND epoch < ?2))
+               ORDER BY id LIMIT 1";
+    next(db, sql, (after, epoch))
+}
+
+/// A value of a category that is not padded: the next one behind the row `after`.
+pub(super) fn next_bare(db: &Connection, category: &str, after: i64) -> Result<Option<(i64, DataPath)>, Error> {
+    let sql = "SELECT id, path FROM value
+               WHERE id > ?1 AND padded = 0 AND path > ?2 || '/' AND path < ?2 || '0' ORDER BY id LIMIT 1";
+    next(db, sql, (after, category))
+}
+
+/// Bytes of a category's values that are not padded; none if there is no such value.
+pub(super) fn bare_bytes(db: &Connection, category: &str) -> Result<Option<u64>, Error> {
+    let sql = "SELECT sum(bytes) FROM value WHERE padded = 0 AND path > ?1 || '/' AND path < ?1 || '0'";
+    Ok(db.prepare_cached(sql)?.query_row([category], |row| row.get::<_, Option<i64>>(0))?.map(loaded))
+}
+
+fn next(db: &Connection, sql: &str, with: impl rusqlite::Params) -> Result<Option<(i64, DataPath)>, Error> {
+    let found =
+        db.prepare_cached(sql)?.query_row(with, |row| Ok((row.get(0)?, row.get::<_, String>(1)?))).optional()?;
     let Some((id, path)) = found else { return Ok(None) };
     Ok(Some((id, DataPath::parse(&path).map_err(|_| Error::damaged("the value", "its path is not valid"))?)))
 }
@@ -194,7 +213,7 @@ pub(super) fn replace(tx: &Transaction<'_>, id: i64, old: &Found, new: &Found) -
     let old_file = old.file();
     let changed = tx
         .prepare_cached(
-            "UPDATE value SET file_id = ?2, file_key = ?3, key_id = ?4, epoch = ?5
+            "UPDATE value SET file_id = ?2, file_key = ?3, key_id = ?4, epoch = ?5, padded = ?10
              WHERE id = ?1 AND sum = ?6 AND changed_ms = ?7 AND key_id IS ?8 AND file_id IS ?9",
         )?
         .execute(params![
@@ -207,6 +226,7 @@ pub(super) fn replace(tx: &Transaction<'_>, id: i64, old: &Found, new: &Found) -
             stored(old.changed_ms)?,
             old.key.as_ref().map(KeyId::as_bytes),
             old_file.as_ref().map(FileId::as_bytes),
+            new.padded,
         ])?;
     if changed > 0 {
         put_inline(tx, id, &new.content)?;

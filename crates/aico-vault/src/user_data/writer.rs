@@ -6,7 +6,7 @@ use aico_crypto::{Digest, Hasher, OsRandom};
 use rusqlite::Transaction;
 
 use super::row::{self, Content, Found};
-use aico_policy::DataPath;
+use aico_policy::{DataPath, Sensitivity};
 
 use super::{MAX_INLINE_BYTES, MAX_VALUE_BYTES, UserData};
 use crate::Error;
@@ -76,9 +76,12 @@ impl ValueWriter {
             Some(key) => self.data.keys.get(&key.id).map_err(|_| Error::Refused("it was forgotten while it came"))?,
             None => self.data.keys.for_path(&self.path)?,
         };
-        let (content, file) = self.body.finish(&key, &self.data.place(&self.path))?;
+        let level = self.data.sensitivity(&self.path);
+        let (padded, mut body) = (level == Sensitivity::Secret, self.body);
+        body.pad(level.stored_bytes(self.bytes).saturating_sub(self.bytes))?;
+        let (content, file) = body.finish(&key, &self.data.place(&self.path))?;
         let (bytes, sum, changed_ms) = (self.bytes, self.hasher.finish(), self.now_ms);
-        let value = Found { bytes, sum, changed_ms, key: Some(key.id), epoch: self.epoch, content };
+        let value = Found { bytes, sum, changed_ms, key: Some(key.id), epoch: self.epoch, padded, content };
         let commits = Cell::new(false);
         let result = self.data.database.write(|tx| {
             let old = row::put(tx, &self.path, &value)?;
@@ -107,6 +110,18 @@ pub(super) fn may_be_committed<T>(result: &Result<T, Error>, commits: bool) -> b
     }
 }
 
+/// Adds zeros to a file.
+pub(super) fn pad(file: &mut FileWriter, mut bytes: u64) -> Result<(), Error> {
+    const ZEROS: &[u8] = &[0; 64 * 1024];
+    while let Some(some) =
+        ZEROS.get(..usize::try_from(bytes).unwrap_or(usize::MAX).min(ZEROS.len())).filter(|some| !some.is_empty())
+    {
+        file.write(some)?;
+        bytes = bytes.saturating_sub(some.len() as u64);
+    }
+    Ok(())
+}
+
 #[derive(Debug)]
 enum Body {
     Memory(Vec<u8>),
@@ -130,6 +145,18 @@ impl Body {
             }
             Self::File(mut file) => file.write(piece).map(|()| Self::File(file)),
             Self::Failed => Err(Error::Misuse("a value whose writing failed is written further")),
+        }
+    }
+
+    /// Adds zeros that are not of the value.
+    fn pad(&mut self, bytes: u64) -> Result<(), Error> {
+        match self {
+            Self::Memory(value) => {
+                value.resize(value.len().saturating_add(usize::try_from(bytes).unwrap_or_default()), 0);
+                Ok(())
+            }
+            Self::File(file) => pad(file, bytes),
+            Self::Failed => Ok(()),
         }
     }
 

@@ -49,6 +49,7 @@ impl Unlocked {
         let keys = self.keys();
         let vault = keys.header.vault();
         let owner = spaces::open_owner(home, vault, &self.system, &new, true)?;
+        owner.set_sensitivities(self.owner().sensitivities());
         let replaced = self.system.replace_owner(&vault, &keys.root, (&old, &new), &self.journal.log().head());
         if let Err(Error::Sqlite { .. }) = replaced {
             // A failed disk leaves open whether the transaction is there.

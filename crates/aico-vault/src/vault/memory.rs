@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use aico_crypto::{MemoryKey, SpaceKey};
 use aico_ffi_rocksdb::{Entry, Error as MemoryError, Limits, Memory};
-use aico_policy::{Action, Permit, Resource};
+use aico_policy::{Action, Permit, Resource, Sensitivity};
 
 use super::{Unlocked, Vault, WRONG_RESOURCE, rotate, spaces};
 use crate::header::SpaceId;
@@ -63,11 +63,15 @@ impl std::fmt::Debug for WorkingMemory {
 impl Vault<Unlocked> {
     /// Keeps `value` in the working memory, until `expires_ms` if there is one; on disk when this returns.
     pub fn remember(&self, permit: Permit, value: &[u8], expires_ms: Option<u64>, now_ms: u64) -> Result<(), Error> {
-        let path = self.value(&permit, Action::WriteData)?.as_str().as_bytes();
-        let kept = self.state.write_memory(true, |memory| {
-            memory.let_expire(now_ms);
-            memory.put(path, value, expires_ms)
-        });
+        let path = self.value(&permit, Action::WriteData)?;
+        let kept = match self.state.owner().sensitivities().of(path.category()) {
+            // One key for all of it: what is forgotten opens until the next rotation, and sizes show.
+            Sensitivity::Secret => Err(Error::Refused("what is secret is not kept in the working memory; store it")),
+            _ => self.state.write_memory(true, |memory| {
+                memory.let_expire(now_ms);
+                memory.put(path.as_str().as_bytes(), value, expires_ms)
+            }),
+        };
         self.state.outcome(&permit, kept.as_ref().map(|_| value.len() as u64));
         kept.map(drop)
     }

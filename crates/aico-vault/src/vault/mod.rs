@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use aico_crypto::{Identity, IdentitySecret, LockedKey, OsRandom, PublicKey, RootKey, SpaceKey};
-use aico_policy::{Action, AuditSink, DataPath, Event, Grant, Permit, Resource, What};
+use aico_policy::{Action, AuditSink, DataPath, Event, Grant, Permit, Resource, Sensitivities, Sensitivity, What};
 
 use crate::audit::{AuditLog, Head, LogId};
 use crate::header::{Header, SpaceId, SystemSpace, VaultId};
@@ -24,7 +24,7 @@ use crate::journal::Journal;
 use crate::store::Database;
 use crate::system::{Component, Notice, System, keep_anchor, kept_anchor};
 use crate::unlock::{self, Opened, Proof, SlotKind, Tpm};
-use crate::user_data::{Category, Entry, UserData};
+use crate::user_data::{Category, Entry, Renewed, UserData};
 use crate::{Error, durable};
 use spaces::Spaces;
 
@@ -452,10 +452,20 @@ impl Vault<Unlocked> {
     }
 
     /// Opens a value for reading.
-    pub fn get(&self, permit: Permit) -> Result<Get, Error> {
-        let path = self.value(&permit, Action::ReadData)?;
-        let reader = self.state.owner().get(path)?;
-        Ok(Get::new(reader, permit))
+    pub fn get(&self, permit: Permit) -> Result<Get<'_>, Error> {
+        let (path, owner) = (self.value(&permit, Action::ReadData)?, self.state.owner());
+        if owner.sensitivities().of(path.category()) < Sensitivity::Secret {
+            return Ok(Get::new(owner.get(path)?, permit, None));
+        }
+        // Whoever reads it cannot keep the log from saying so.
+        self.state.journal.log().wait_durable(permit.receipt().index)?;
+        match owner.get(path) {
+            Ok(reader) => Ok(Get::new(reader, permit, Some(&self.state))),
+            Err(error) => {
+                self.state.outcome(&permit, Err(&error));
+                Err(error)
+            }
+        }
     }
 
     /// Lists values behind `after`, in the order of their paths.
@@ -544,6 +554,29 @@ impl Vault<Unlocked> {
     pub fn export(&self, permit: Permit) -> Result<Export<'_>, Error> {
         self.redeem(&permit, Action::ExportData)?;
         Ok(Export::new(&self.state, permit))
+    }
+
+    /// How sensitive which categories are, from now on.
+    pub fn set_sensitivities(&self, sensitivities: Sensitivities) {
+        self.state.owner().set_sensitivities(sensitivities.into());
+    }
+
+    /// Bytes of values that became secret since they were stored; none if there are no such values.
+    pub fn to_be_padded(&self) -> Result<Option<u64>, Error> {
+        self.state.owner().to_be_padded()
+    }
+
+    /// Seals values anew that became secret since they were stored; stopped, it goes on where it was. Returns how many are
+    /// damaged, and stay as they are.
+    pub fn pad_secrets(&self, now_ms: u64, tell: Tell<'_>) -> Result<u64, Error> {
+        let _one_at_a_time = self.state.rotating.lock().unwrap_or_else(PoisonError::into_inner);
+        let owner = self.state.owner();
+        let Some(of) = owner.to_be_padded()? else { return Ok(0) };
+        let mut go_on = |done: Renewed| tell(Progress { part: "files", done: done.bytes, of: Some(of) });
+        let Renewed { values, bytes, damaged } = owner.pad_secrets(&mut go_on)?;
+        let text = format!("{values} values, {bytes} bytes, {damaged} damaged");
+        self.state.record(now_ms, "data.padded", &text)?;
+        Ok(damaged)
     }
 
     /// What is stored, by category.

@@ -12,11 +12,11 @@ use crate::header::{Header, SpaceId, VaultId};
 use crate::store::{Database, Step, sweep_histories};
 use crate::system::{self, ANCHOR_TABLE, OwnerSpace, System, SystemKeys};
 use crate::tree::{self, TREE_TABLES};
-use crate::user_data::{self, KEY_COLUMNS, USER_DATA_TABLES, UserData};
+use crate::user_data::{self, KEY_COLUMNS, PADDED_COLUMN, USER_DATA_TABLES, UserData};
 use crate::{Error, durable};
 
 /// The tables of a person's space, in the order in which they came.
-pub(super) const OWNER_MIGRATIONS: &[&str] = &[USER_DATA_TABLES, ANCHOR_TABLE, KEY_COLUMNS, TREE_TABLES];
+pub(super) const OWNER_MIGRATIONS: &[&str] = &[USER_DATA_TABLES, ANCHOR_TABLE, KEY_COLUMNS, TREE_TABLES, PADDED_COLUMN];
 
 /// The opened stores of a vault.
 pub(super) struct Spaces {

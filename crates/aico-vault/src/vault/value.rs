@@ -57,15 +57,18 @@ impl Drop for Put<'_> {
 
 /// A value on its way out.
 #[derive(Debug)]
-pub struct Get {
+pub struct Get<'a> {
     reader: ValueReader,
     permit: Permit,
     began: Instant,
+    given: u64,
+    /// Where it is recorded how it ended, for a secret value.
+    state: Option<&'a Unlocked>,
 }
 
-impl Get {
-    pub(super) fn new(reader: ValueReader, permit: Permit) -> Self {
-        Self { reader, permit, began: Instant::now() }
+impl<'a> Get<'a> {
+    pub(super) fn new(reader: ValueReader, permit: Permit, state: Option<&'a Unlocked>) -> Self {
+        Self { reader, permit, began: Instant::now(), given: 0, state }
     }
 
     /// Bytes of the value.
@@ -79,7 +82,20 @@ impl Get {
         if self.began.elapsed() > self.permit.bounds().time {
             return Err(Error::Misuse("a value beyond the bounds of its permit"));
         }
-        self.reader.next_chunk(chunk)
+        let more = self.reader.next_chunk(chunk)?;
+        self.given = self.given.saturating_add(chunk.len() as u64);
+        Ok(more)
+    }
+}
+
+impl Drop for Get<'_> {
+    fn drop(&mut self) {
+        if let Some(state) = self.state {
+            let whole = self.given == self.reader.bytes();
+            let result = if whole { Ok(self.given) } else { Err(format!("{} bytes were given", self.given)) };
+            let permit = &self.permit;
+            let _failed_closed = state.journal.outcome(permit.event().at_ms, permit.receipt().index, result);
+        }
     }
 }
 

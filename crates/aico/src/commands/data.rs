@@ -59,8 +59,8 @@ pub(crate) async fn list(prefix: Option<String>, json: bool, mut owner: Owner) -
 }
 
 /// Removes one value.
-pub(crate) async fn remove(path: String) -> Result<(), Error> {
+pub(crate) async fn remove(path: String, mut owner: Owner) -> Result<(), Error> {
     let mut client = connect().await?;
-    client.ask::<DoneAnswer>(&Request::DataRemove { path }).await?;
+    owner.ask::<DoneAnswer>(&mut client, &Request::DataRemove { path }, "rm").await?;
     finish(client).await
 }

@@ -47,7 +47,7 @@ pub(crate) async fn memory(command: MemoryCommand, mut owner: Owner) -> Result<(
             }
         }
         MemoryCommand::Rm { path } => {
-            client.ask::<DoneAnswer>(&Request::MemoryRemove { path }).await?;
+            owner.ask::<DoneAnswer>(&mut client, &Request::MemoryRemove { path }, "memory rm").await?;
         }
     }
     finish(client).await

@@ -121,7 +121,7 @@ async fn data(command: DataCommand, owner: Owner) -> Result<(), Error> {
         DataCommand::Put { path, file } => data::put(&path, &file).await,
         DataCommand::Get { path } => data::get(&path, owner).await,
         DataCommand::List { prefix, json } => data::list(prefix, json, owner).await,
-        DataCommand::Rm { path } => data::remove(path).await,
+        DataCommand::Rm { path } => data::remove(path, owner).await,
         DataCommand::Import { dir } => import::import(&dir).await,
         DataCommand::Export { dir } => export::export(&dir, owner).await,
         DataCommand::Inventory { json } => export::inventory(json, owner).await,

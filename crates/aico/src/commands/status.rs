@@ -41,6 +41,10 @@ pub(crate) async fn status(json: bool) -> Result<(), Error> {
     ] {
         ui::line(&format!("{word:<14} {text}"));
     }
+    if let Some(work) = answer.work {
+        let of = work.of.map(|of| format!(" of {}", ui::size(of))).unwrap_or_default();
+        ui::line(&format!("{:<14} {}, {}: {}{of}", "working", work.what, work.part, ui::size(work.done)));
+    }
     answer.notices.iter().for_each(|notice| ui::line(&format!("{:<14} {}", "note", ui::printable(notice))));
     Ok(())
 }

@@ -33,6 +33,7 @@ mod query;
 mod rotate;
 mod sealed;
 mod sealed_under_vault;
+mod sensitivity;
 mod service;
 #[path = "../../../aico-vault/tests/it/session.rs"]
 mod session;
