@@ -63,13 +63,9 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
         let task = tokio::spawn(dispatch(args.command, owner, confinement));
         task.await.unwrap_or_else(|crash| Err(Error::io("finish the command", std::io::Error::other(crash))))
     });
-    if serves {
-        // The vault is closed by whoever drops it last; OpenSSL must still be there then.
-        runtime.shutdown_timeout(Duration::from_secs(10));
-    } else {
-        // A read of standard input that nobody waits for any more must not keep the program.
-        runtime.shutdown_background();
-    }
+    // Every thread ends before the libraries below do: a thread that ends while OpenSSL cleans up damages the heap. The vault is
+    // closed by whoever drops it last; a read of standard input that nobody waits for any more must not keep a client.
+    runtime.shutdown_timeout(if serves { Duration::from_secs(10) } else { Duration::from_millis(300) });
     done
 }
 
