@@ -115,7 +115,7 @@ fn raw_keys_cross_at_known_places_only() {
         ("hazmat_sqlcipher_literal", 1),
         ("hazmat_to_client", 1),
         ("hazmat_to_file", 4),
-        ("hazmat_to_platform", 4),
+        ("hazmat_to_platform", 5),
         ("hazmat_share_words", 1),
         ("hazmat_words", 1),
     ];
