@@ -399,7 +399,7 @@ pub(crate) enum SlotsCommand {
     },
     /// Add a slot that this machine keeps
     Add {
-        /// key-file, secret-service, systemd-credential or tpm2
+        /// key-file, secret-service, systemd-credential, tpm2; keychain (macOS), credential-manager (Windows)
         kind: String,
     },
     /// Remove a slot, by its number

@@ -143,7 +143,8 @@ pub(crate) fn put_recovery(running: &Running, caller: &Caller, code: &Sensitive)
 
 pub(crate) fn add_slot(running: &Running, caller: &Caller, kind: &str) -> Result<DoneAnswer, Failure> {
     let kind = SlotKind::of_machine(kind).ok_or_else(|| {
-        bad_request("a slot that can be added is `key-file`, `secret-service`, `systemd-credential` or `tpm2`")
+        let kinds = "`key-file`, `secret-service`, `systemd-credential`, `tpm2`, `keychain` or `credential-manager`";
+        bad_request(format!("a slot that can be added is {kinds}"))
     })?;
     block_in_place(|| {
         let permit = key_permit(running, caller)?;

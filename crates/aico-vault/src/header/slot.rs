@@ -33,6 +33,10 @@ pub enum SlotKind {
     Tpm2,
     /// In a systemd credential of the system unit.
     SystemdCredential,
+    /// In the login keychain of macOS.
+    Keychain,
+    /// In the Credential Manager of Windows.
+    CredentialManager,
 }
 
 impl SlotKind {
@@ -40,8 +44,16 @@ impl SlotKind {
         Self::ALL.into_iter().find(|kind| kind.to_byte() == byte)
     }
 
-    const ALL: [Self; 6] =
-        [Self::KeyFile, Self::SecretService, Self::Password, Self::RecoveryCode, Self::Tpm2, Self::SystemdCredential];
+    const ALL: [Self; 8] = [
+        Self::KeyFile,
+        Self::SecretService,
+        Self::Password,
+        Self::RecoveryCode,
+        Self::Tpm2,
+        Self::SystemdCredential,
+        Self::Keychain,
+        Self::CredentialManager,
+    ];
 
     pub(super) fn to_byte(self) -> u8 {
         match self {
@@ -51,6 +63,8 @@ impl SlotKind {
             Self::RecoveryCode => 4,
             Self::Tpm2 => 5,
             Self::SystemdCredential => 6,
+            Self::Keychain => 7,
+            Self::CredentialManager => 8,
         }
     }
 
@@ -64,6 +78,8 @@ impl SlotKind {
             Self::RecoveryCode => "recovery-code",
             Self::Tpm2 => "tpm2",
             Self::SystemdCredential => "systemd-credential",
+            Self::Keychain => "keychain",
+            Self::CredentialManager => "credential-manager",
         }
     }
 
@@ -79,7 +95,7 @@ impl SlotKind {
     pub fn strength(self) -> u8 {
         match self {
             Self::KeyFile => 1,
-            Self::SecretService => 2,
+            Self::SecretService | Self::Keychain | Self::CredentialManager => 2,
             Self::SystemdCredential => 3,
             Self::Tpm2 => 4,
             Self::Password => 5,
@@ -97,6 +113,8 @@ impl fmt::Display for SlotKind {
             Self::RecoveryCode => "recovery code",
             Self::Tpm2 => "TPM 2.0",
             Self::SystemdCredential => "systemd credential",
+            Self::Keychain => "Keychain",
+            Self::CredentialManager => "Credential Manager",
         })
     }
 }

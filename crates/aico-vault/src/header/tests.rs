@@ -88,6 +88,41 @@ fn the_last_slot_stays_and_changes_count() {
     assert!(header.rewrite(&stranger).is_err());
 }
 
+/// "A slot is removed by its id only, and never the last one", and "of key file, password and recovery code at least one
+/// always stays", for every kind that a machine keeps.
+#[test]
+fn no_kind_of_a_machine_can_be_the_last_or_all_that_is_left() {
+    let copy = |secret: &SlotSecret| secret.hazmat_to_platform(SlotSecret::hazmat_from_platform).unwrap();
+    let kinds = ["secret-service", "tpm2", "systemd-credential", "keychain", "credential-manager"];
+    for kind in kinds.map(|word| SlotKind::of_machine(word).unwrap()) {
+        let (mut header, file) = example();
+        let root = header.unlock(SlotId(1), &file).unwrap();
+        let secret = SlotSecret::make(&OsRandom).unwrap();
+        let new = NewSlot { kind, id: SlotId(2), secret: copy(&secret), parameters: Vec::new() };
+        header.add_slot(&root, &new, 1, &OsRandom).unwrap();
+        let header = Header::decode(&header.encode()).unwrap();
+        assert!(header.unlock(SlotId(2), &secret).unwrap().is_same(&root), "{kind}");
+        let refused = |header: &Header, id| {
+            let mut tried = header.clone();
+            assert!(matches!(tried.remove_slot(&root, SlotId(id)), Err(Error::Refused(_))), "{kind}: slot {id}");
+            assert_eq!(tried, *header, "{kind}: a refusal changes nothing");
+        };
+        refused(&header, 1);
+        // A password takes the key file's place; then it stays in its turn.
+        let mut with = header.clone();
+        with.add_slot(&root, &password_slot(3, &SlotSecret::make(&OsRandom).unwrap()), 1, &OsRandom).unwrap();
+        with.remove_slot(&root, SlotId(1)).unwrap();
+        refused(&with, 3);
+        with.remove_slot(&root, SlotId(2)).unwrap();
+        refused(&with, 3);
+        // Such a slot alone, which no program of ours writes.
+        let key = SpaceKey::make(&OsRandom).unwrap();
+        let system = SystemSpace { id: SpaceId::make(&OsRandom).unwrap(), epoch: 0, key: &key };
+        let alone = Header::make(header.vault(), 9, &root, &system, &[new], &OsRandom).unwrap();
+        refused(&alone, 2);
+    }
+}
+
 fn password_slot(id: u8, secret: &SlotSecret) -> NewSlot {
     let secret = secret.hazmat_to_platform(SlotSecret::hazmat_from_platform).unwrap();
     NewSlot { kind: SlotKind::Password, id: SlotId(id), secret, parameters: vec![1; 28] }

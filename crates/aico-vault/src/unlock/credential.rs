@@ -9,8 +9,6 @@ use super::{Rung, SlotId, SlotKind, Why};
 use crate::durable;
 use crate::header::VaultId;
 
-/// The credential's name in the unit.
-const NAME: &str = "aico-slot";
 /// Longest credential in bytes.
 const MAX_BYTES: usize = 256;
 
@@ -21,6 +19,9 @@ pub struct SystemdCredential {
 }
 
 impl SystemdCredential {
+    /// The credential's name in the unit.
+    pub const NAME: &str = "aico-slot";
+
     /// Reads from `$CREDENTIALS_DIRECTORY`; without one this is no service, or one without credentials.
     #[must_use]
     pub fn new(folder: Option<PathBuf>) -> Self {
@@ -29,8 +30,8 @@ impl SystemdCredential {
 
     fn read(&self) -> Result<SlotSecret, Why> {
         let folder = self.folder.as_ref().ok_or_else(|| Why::absence("systemd gave this process no credentials"))?;
-        let refuse = |why: &str| Why::new(format!("the credential `{NAME}` {why}"));
-        let file = durable::open(&folder.join(NAME)).map_err(|error| match error.kind() {
+        let refuse = |why: &str| Why::new(format!("the credential `{}` {why}", Self::NAME));
+        let file = durable::open(&folder.join(Self::NAME)).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => {
                 refuse("was not given to this service; see `LoadCredentialEncrypted=` of its unit")
             }

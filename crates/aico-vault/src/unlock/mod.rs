@@ -4,6 +4,8 @@ mod bus;
 mod credential;
 mod kernel;
 mod key_file;
+#[cfg(any(target_os = "macos", windows, test))]
+mod native;
 mod secret_service;
 mod stretch;
 mod tpm2;
@@ -104,12 +106,15 @@ pub trait Rung: fmt::Debug {
 /// The methods of this machine, the best first.
 #[must_use]
 pub fn rungs(places: &Places) -> Vec<Box<dyn Rung>> {
-    vec![
+    let mut rungs: Vec<Box<dyn Rung>> = vec![
         Box::new(Tpm2::new(places.tpm.clone())),
         Box::new(SystemdCredential::new(places.credentials.clone())),
         Box::new(SecretService::new(places.bus.clone())),
-        Box::new(KeyFile::new(places.key_dir.clone())),
-    ]
+    ];
+    #[cfg(any(target_os = "macos", windows))]
+    rungs.extend(native::native());
+    rungs.push(Box::new(KeyFile::new(places.key_dir.clone())));
+    rungs
 }
 
 /// Makes the slots of a new vault. Each secret is kept, and read back, before its slot exists. The key file is always

@@ -246,7 +246,10 @@ impl Unlocked {
             return Err(Error::Refused("there is a slot of this kind already"));
         }
         let rungs = unlock::rungs(&self.places);
-        let rung = rungs.iter().find(|rung| rung.kind() == kind).ok_or(Error::NoSlot("method of this kind"))?;
+        let rung = rungs
+            .iter()
+            .find(|rung| rung.kind() == kind)
+            .ok_or(Error::Refused("this system has no such place for a key"))?;
         let kept = unlock::new_slot(&vault, rung.as_ref(), id, &OsRandom)?;
         let new = kept.map_err(|why| Error::Locked(format!("{kind}: {why}")))?;
         self.change_header(|header, root| header.add_slot(root, &new, now_ms, &OsRandom))?;

@@ -133,6 +133,8 @@ fn describe(kind: SlotKind) -> &'static str {
         SlotKind::SecretService => "the session's keyring opens the vault",
         SlotKind::Tpm2 => "this machine's TPM opens the vault, while Secure Boot is as it was",
         SlotKind::SystemdCredential => "the credential that systemd gives to the service opens the vault",
+        SlotKind::Keychain => "the login keychain opens the vault",
+        SlotKind::CredentialManager => "the Credential Manager opens the vault",
         SlotKind::Password => "the password opens the vault",
         SlotKind::RecoveryCode => "the recovery code opens the vault",
         _ => "not used by this version",
@@ -143,8 +145,8 @@ fn describe(kind: SlotKind) -> &'static str {
 fn way_back(slot: &SlotState, slots: &[SlotState]) -> String {
     let works = |kind| slots.iter().any(|slot| slot.kind == kind && slot.trouble.is_none());
     let anew = format!("`aico security slots remove {}` and `aico security slots add {}`", slot.id.0, slot.kind.word());
-    if [SlotKind::KeyFile, SlotKind::SecretService, SlotKind::SystemdCredential, SlotKind::Tpm2].into_iter().any(works)
-    {
+    let held = |slot: &SlotState| matches!(slot.kind, SlotKind::Password | SlotKind::RecoveryCode);
+    if slots.iter().any(|slot| !held(slot) && slot.trouble.is_none()) {
         return format!(
             "mend that; another slot opens the vault until then. What does not come back is made anew: {anew}"
         );
@@ -168,7 +170,8 @@ fn way_back(slot: &SlotState, slots: &[SlotState]) -> String {
 /// What today's loss of one thing would mean.
 fn look_at_losses(slots: &[SlotState], report: &mut Report) {
     let has = |kind| slots.iter().any(|slot| slot.kind == kind && slot.trouble.is_none());
-    let (file, keyring, tpm) = (has(SlotKind::KeyFile), has(SlotKind::SecretService), has(SlotKind::Tpm2));
+    let keyrings = [SlotKind::SecretService, SlotKind::Keychain, SlotKind::CredentialManager];
+    let (file, keyring, tpm) = (has(SlotKind::KeyFile), keyrings.into_iter().any(has), has(SlotKind::Tpm2));
     // A service's own: what a doctor outside of it is not given counts as lost.
     let credential = has(SlotKind::SystemdCredential);
     let (password, code) = (has(SlotKind::Password), has(SlotKind::RecoveryCode));
@@ -219,6 +222,10 @@ fn look_at_rungs(places: &Places, slots: &[SlotState], report: &mut Report) {
     for rung in rungs(places) {
         let (about, text) = match rung.kind() {
             SlotKind::SecretService => ("keyring", "a keyring runs here, and the vault does not use it"),
+            SlotKind::Keychain => ("keychain", "the login keychain is open, and the vault does not use it"),
+            SlotKind::CredentialManager => {
+                ("Credential Manager", "the Credential Manager answers, and the vault does not use it")
+            }
             SlotKind::Tpm2 => ("TPM", "this machine has a TPM 2.0, and the vault does not use it"),
             SlotKind::SystemdCredential => ("credential", "systemd gives one, and the vault does not use it"),
             _ => continue,

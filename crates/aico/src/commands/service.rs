@@ -1,5 +1,6 @@
 //! The backend as a service of systemd (`docs/manual/service.md`).
 
+mod credential;
 mod error;
 mod ground;
 mod kind;
@@ -18,6 +19,7 @@ use crate::error::Error;
 use crate::places::places;
 use crate::ui;
 
+use credential::Credential;
 pub(crate) use error::ServiceError;
 use ground::{Ground, There};
 use kind::Kind;
@@ -99,14 +101,21 @@ fn install_system(owner: Option<&str>, print: bool, ground: &Ground) -> Result<(
     plan.add(Step::Folder { path: kind::folder_of(Path::new(PROGRAM)), mode: 0o755, user: None });
     plan.add(Step::Library(LIBRARY.into()));
     plan.add(Step::Program(PROGRAM.into()));
-    let text = SystemUnit { program: Path::new(PROGRAM), owner: &owner, owner_uid: account.uid }.text()?;
+    let mut credential = Credential::look(&owner, ground);
+    if print {
+        credential.print();
+    } else {
+        there.must_not_be_foreign(&path)?;
+        credential = credential.made(ground);
+    }
+    let (owner_uid, has_credential) = (account.uid, credential.is_some());
+    let text = SystemUnit { program: Path::new(PROGRAM), owner: &owner, owner_uid, has_credential }.text()?;
     plan.add(Step::File { path: path.clone(), text });
     plan.extend(kind.start(there.is_ours()));
     if print {
         plan.print();
         return Ok(());
     }
-    there.must_not_be_foreign(&path)?;
     let done = plan.execute(ground)?;
     show(&[
         ("unit", &path),
@@ -115,6 +124,7 @@ fn install_system(owner: Option<&str>, print: bool, ground: &Ground) -> Result<(
         ("socket", &owner.run().join("aico.sock")),
     ]);
     ui::line(&format!("It runs as `{own}`, with a vault of its own: no other vault was moved or changed."));
+    credential.tell();
     done.confirm()?;
     ui::line(&format!("Programs of `{owner}` find it by: export AICO_RUN_DIR={}", owner.run().display()));
     Ok(())
@@ -147,6 +157,9 @@ fn remove(kind: &Kind, ground: &Ground) -> Result<(), Error> {
     }
     if let Kind::System(owner) = kind {
         ui::line(&format!("the user `{}` stays: the folders are its own", owner.service_user()));
+        if let Credential::Kept(path) = Credential::look(owner, ground) {
+            ui::line(&format!("the credential that opens the vault stays: {}", path.display()));
+        }
     }
     done.confirm()
 }

@@ -267,6 +267,195 @@ fn the_system_service_is_laid_out_and_removed_without_its_data() {
     assert!(!image.join("usr/local/lib/aico").exists(), "nobody runs it any more");
 }
 
+/// What a fake `systemd-creds` does with what it was given; its words and its input are noted.
+const ENCRYPTS: &str = "echo sealed; tr A-Za-z0-9 N-ZA-Mn-za-m5-90-4 < $HERE/input";
+
+/// Installs and removes as on the machine itself: in a file system of its own, in which `/etc`, `/var/lib` and
+/// `/usr/local/lib` are folders of the test, and root finds doubles first. `None` where no such thing can be made.
+struct Namespace {
+    machine: Machine,
+}
+
+impl Namespace {
+    fn new(systemd_creds: Option<&str>) -> Option<Self> {
+        let this = Self { machine: Machine::new(Some("ok")) };
+        let here = this.machine.home.root().display();
+        for folder in ["etc/systemd/system", "var/lib/systemd", "usr/local/lib"] {
+            fs::create_dir_all(this.machine.image().join(folder)).unwrap();
+        }
+        fs::write(this.machine.image().join("etc/machine-id"), "0123456789abcdef0123456789abcdef\n").unwrap();
+        // Only root's own number is sure to be there: the user that is made has it, and is made anew by every installation.
+        let getent = format!(
+            "case $2 in {OWNER}) echo {OWNER}:x:65534:65534:n:/:/usr/sbin/nologin;; *) [ -e {here}/made ] && echo $2:x:0:0::/:/;; esac || exit 2"
+        );
+        this.double("getent", &getent);
+        this.double("useradd", &format!("touch {here}/made"));
+        if let Some(does) = systemd_creds {
+            this.double_creds(does);
+        }
+        let can = this.shell("true").output().is_ok_and(|probe| probe.status.success());
+        can.then_some(this)
+    }
+
+    fn double(&self, name: &str, does: &str) {
+        let path = self.machine.home.root().join("bin").join(name);
+        fs::write(&path, format!("#!/bin/sh\n{does}\n")).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn double_creds(&self, does: &str) {
+        let here = self.machine.home.root().display();
+        let notes = format!("HERE={here}; echo \"$@\" >> $HERE/words; cat > $HERE/input; env > $HERE/environment");
+        self.double("systemd-creds", &format!("{notes}\n{does}"));
+    }
+
+    /// Runs a script in there, with `$AICO` as the program. What is mounted goes with it.
+    fn shell(&self, script: &str) -> Command {
+        let (image, root) = (self.machine.image(), self.machine.home.root());
+        let mounts = format!(
+            "mount --bind {0}/etc /etc; mount --bind {0}/var/lib /var/lib; mount --bind {0}/usr/local/lib /usr/local/lib; \
+             mount --bind {1}/bin /usr/sbin",
+            image.display(),
+            root.display()
+        );
+        let mut command = Command::new("unshare");
+        let ids: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["--user", "--map-root-user"] };
+        command.args(ids).args(["--mount", "--", "sh", "-ec", &format!("{mounts}\n{script}")]);
+        command.env_remove("SUDO_USER").env("AICO", env!("CARGO_BIN_EXE_aico")).current_dir("/").stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, args: &str) -> String {
+        said(0, self.shell(&format!("$AICO service {args}")).output().unwrap())
+    }
+
+    fn install(&self) -> String {
+        let _first_time = fs::remove_file(self.machine.home.root().join("made"));
+        self.run(&format!("install --system --owner {OWNER}"))
+    }
+
+    fn credential(&self) -> PathBuf {
+        self.machine.image().join("etc/credstore.encrypted/aico-nobody")
+    }
+
+    fn unit(&self) -> String {
+        fs::read_to_string(self.machine.image().join("etc/systemd/system/aico-nobody.service")).unwrap()
+    }
+
+    fn note(&self, name: &str) -> String {
+        fs::read_to_string(self.machine.home.root().join(name)).unwrap_or_default()
+    }
+}
+
+const NO_NAMESPACE: &str = "skipped: no file system of its own can be made here (`unshare --mount`)";
+const LOADS: &str = "\nLoadCredentialEncrypted=aico-slot:aico-nobody\n";
+
+#[test]
+fn the_system_service_gets_a_credential_that_is_in_the_clear_nowhere() {
+    let Some(there) = Namespace::new(Some(ENCRYPTS)) else {
+        eprintln!("{NO_NAMESPACE}");
+        return;
+    };
+    let printed = there.run(&format!("install --system --print --owner {OWNER}"));
+    assert!(printed.contains("# credential: /etc/credstore.encrypted/aico-nobody mode 0600"), "{printed}");
+    assert!(printed.contains(LOADS) && !there.credential().exists(), "{printed}");
+    assert_eq!(there.note("words"), "", "showing runs nothing");
+
+    let printed = there.install();
+    assert!(printed.contains("/etc/credstore.encrypted/aico-nobody"), "{printed}");
+    assert!(there.unit().contains(LOADS), "{}", there.unit());
+    assert_eq!(there.note("words"), "encrypt --name=aico-slot - -\n");
+    let secret = there.note("input");
+    let digits = secret.strip_prefix("AICO-SLOT-1-").unwrap();
+    assert_eq!(digits.len(), 43, "the text form, without an end of line");
+    assert_eq!(mode(&there.credential()), 0o600);
+    assert_eq!(mode(there.credential().parent().unwrap()), 0o700);
+    let kept = fs::read(there.credential()).unwrap();
+    assert!(kept.starts_with(b"sealed\n") && kept.len() > 40);
+    assert!(!printed.contains(digits) && !there.note("environment").contains(digits));
+    for file in files(&there.machine.image()) {
+        let bytes = fs::read(&file).unwrap();
+        assert!(!bytes.windows(43).any(|part| part == digits.as_bytes()), "{}", file.display());
+    }
+
+    let printed = there.install();
+    assert!(printed.contains("is kept"), "{printed}");
+    assert_eq!(fs::read(there.credential()).unwrap(), kept, "another one would not open the vault");
+    assert_eq!(there.note("words").lines().count(), 1);
+
+    // Nor does a failing program take it away.
+    there.double_creds("exit 1");
+    there.install();
+    assert!(there.unit().contains(LOADS) && fs::read(there.credential()).unwrap() == kept);
+
+    let printed = there.run(&format!("remove --system --owner {OWNER}"));
+    assert!(printed.contains("the credential that opens the vault stays: /etc/credstore.encrypted/aico-nobody"));
+    assert_eq!(fs::read(there.credential()).unwrap(), kept);
+}
+
+#[test]
+fn where_no_credential_can_be_made_the_unit_is_as_before() {
+    let Some(there) = Namespace::new(Some("echo 'no key here' >&2; exit 1")) else {
+        eprintln!("{NO_NAMESPACE}");
+        return;
+    };
+    let big = "head -c 70000 /dev/zero";
+    for (does, why) in [
+        ("echo 'no key here' >&2; exit 1", "did not work: no key here"),
+        ("exit 0", "its answer is no credential"),
+        (big, "its answer is no credential"),
+        ("cat $HERE/input", "it did not encrypt"),
+        ("kill -9 $$", "signal: 9"),
+    ] {
+        there.double_creds(does);
+        let printed = there.install();
+        assert!(printed.contains("The unit has no credential") && printed.contains(why), "{does}: {printed}");
+        assert!(!there.unit().contains("LoadCredential") && !there.credential().exists(), "{does}");
+    }
+    // What lies in its place is not replaced.
+    there.double_creds(ENCRYPTS);
+    fs::create_dir_all(there.credential()).unwrap();
+    assert!(there.install().contains("is there and is no credential"));
+    assert!(!there.unit().contains("LoadCredential") && there.credential().is_dir());
+}
+
+#[test]
+fn an_image_gets_no_credential_of_this_machine() {
+    let machine = Machine::new(Some("ok"));
+    let printed = machine.run_in(0, &["install", "--system", "--owner", OWNER]);
+    assert!(printed.contains("made on the machine itself"), "{printed}");
+    let unit = machine.image().join("etc/systemd/system/aico-nobody.service");
+    assert!(!fs::read_to_string(unit).unwrap().contains("LoadCredential"));
+    assert!(!machine.image().join("etc/credstore.encrypted").exists());
+}
+
+/// The real `systemd-creds`, with a machine's key of the test's own.
+#[test]
+fn systemd_decrypts_what_was_made_and_understands_the_unit() {
+    let Some(there) = Namespace::new(None) else {
+        eprintln!("{NO_NAMESPACE}");
+        return;
+    };
+    let printed = there.install();
+    for missing in ["is not here", "temporary file system"] {
+        if printed.contains(missing) {
+            eprintln!("skipped: {printed}");
+            return;
+        }
+    }
+    assert!(there.unit().contains(LOADS) && mode(&there.credential()) == 0o600, "{printed}");
+    let decrypt = "systemd-creds decrypt --name=aico-slot /etc/credstore.encrypted/aico-nobody -";
+    let secret = said(0, there.shell(decrypt).stderr(Stdio::null()).output().unwrap());
+    assert!(secret.starts_with("AICO-SLOT-1-") && secret.len() == 55);
+    let sealed = fs::read(there.credential()).unwrap();
+    assert!(!sealed.windows(55).any(|part| part == secret.as_bytes()));
+    let other = there.shell("systemd-creds decrypt --name=other /etc/credstore.encrypted/aico-nobody -");
+    assert!(!{ other }.output().unwrap().status.success(), "it is bound to its name");
+    let verify = "systemd-analyze verify --man=no /etc/systemd/system/aico-nobody.service 2>&1 || true";
+    let verified = said(0, there.shell(verify).output().unwrap());
+    assert!(!verified.contains("LoadCredential"), "{verified}");
+}
+
 #[test]
 fn a_folder_that_is_a_link_is_not_followed() {
     let machine = Machine::new(Some("ok"));

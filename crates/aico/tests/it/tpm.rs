@@ -140,6 +140,13 @@ fn a_tpm_that_is_not_there_is_told_and_nothing_breaks() {
     assert!(doctor(&home).contains("`nonsense` is no TPM's address"));
 }
 
+fn credential_slot(home: &Home) -> String {
+    let slots: serde_json::Value = serde_json::from_str(&home.text(&["security", "slots", "list", "--json"])).unwrap();
+    let slots = slots["slots"].as_array().or(slots.as_array()).unwrap();
+    let found = slots.iter().find(|slot| slot["kind"] == "systemd-credential").unwrap();
+    found["slot"].to_string()
+}
+
 /// No systemd runs in tests: the folder is what it would give to its unit.
 #[test]
 fn a_service_opens_by_its_credential_from_within_its_confinement() {
@@ -151,6 +158,16 @@ fn a_service_opens_by_its_credential_from_within_its_confinement() {
     home.put_ok("notes/a", b"kept");
     home.down();
     assert!(doctor(&home).contains("the credential that systemd gives to the service opens the vault"));
+    up_by(&mut home, "systemd-credential");
+    let (code, refused) = owner_says(&home, "remove", "1");
+    assert!(code != 0 && refused.contains("one of the three stays"), "the key file: {refused}");
+    let (code, refused) = owner_says(&home, "add", "keychain");
+    assert!(code != 0 && refused.contains("no such place for a key"), "{refused}");
+    owner(&home, "remove", &credential_slot(&home));
+    let (code, refused) = owner_says(&home, "remove", "1");
+    assert!(code != 0 && refused.contains("the last slot cannot be removed"), "{refused}");
+    owner(&home, "add", "systemd-credential");
+    home.down();
     home.set("CREDENTIALS_DIRECTORY", "");
     up_by(&mut home, "key-file");
     assert_eq!(home.get("notes/a"), b"kept");

@@ -78,6 +78,14 @@ impl Ground {
         self.put(path, &mut text.as_bytes(), 0o644)
     }
 
+    /// Puts a file in place for root alone; a folder that is made for it is root's alone, too.
+    pub(super) fn put_private(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+        let folder = folder_of(&self.at(path));
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+        made.map_err(|error| Error::io(format!("make the folder {}", folder.display()), error))?;
+        self.put(path, &mut &*bytes, 0o600)
+    }
+
     /// Copies the program that runs, whatever has become of its file.
     pub(super) fn put_program(&self, path: &Path) -> Result<(), Error> {
         let mut program = File::open("/proc/self/exe").map_err(|error| Error::io("read this program", error))?;

@@ -1,7 +1,8 @@
 //! Everything that is written and run, as a list that can be shown before it is done.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use super::ServiceError;
@@ -27,12 +28,39 @@ pub(super) struct Call {
 impl Call {
     /// Runs it to its end, whether it works or not.
     pub(super) fn output(&self) -> Result<Output, ServiceError> {
+        self.command().stdin(Stdio::null()).output().map_err(|error| self.broken(&error))
+    }
+
+    /// The same, with a short input that nobody else sees.
+    pub(super) fn output_of(&self, input: &[u8]) -> Result<Output, ServiceError> {
+        let mut command = self.command();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| self.broken(&error))?;
+        let given = child.stdin.take().map_or(Ok(()), |mut pipe| pipe.write_all(input));
+        let output = child.wait_with_output().map_err(|error| self.broken(&error))?;
+        match given {
+            // One that fails before it reads says why itself.
+            Err(error) if output.status.success() => Err(self.broken(&error)),
+            _ => Ok(output),
+        }
+    }
+
+    /// Whether root has such a program.
+    pub(super) fn is_there(&self) -> bool {
+        ROOTS_PATH.split(':').any(|folder| Path::new(folder).join(self.program).is_file())
+    }
+
+    fn command(&self) -> Command {
         let mut command = Command::new(self.program);
         if self.as_root {
             command.env_clear().env("PATH", ROOTS_PATH);
         }
-        let output = command.args(&self.args).env("LC_ALL", "C").stdin(Stdio::null()).output();
-        output.map_err(|error| ServiceError::Command { call: self.to_string(), why: error.to_string() })
+        command.args(&self.args).env("LC_ALL", "C");
+        command
+    }
+
+    fn broken(&self, error: &io::Error) -> ServiceError {
+        ServiceError::Command { call: self.to_string(), why: error.to_string() }
     }
 
     /// What it complained about.

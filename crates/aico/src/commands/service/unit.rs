@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use aico_vault::unlock::SystemdCredential;
+
 use super::ServiceError;
 use super::owner::Owner;
 
@@ -95,6 +97,7 @@ pub(super) struct SystemUnit<'a> {
     pub(super) program: &'a Path,
     pub(super) owner: &'a Owner,
     pub(super) owner_uid: u32,
+    pub(super) has_credential: bool,
 }
 
 impl SystemUnit<'_> {
@@ -105,6 +108,7 @@ impl SystemUnit<'_> {
         let home = variable("AICO_HOME", "data folder", &owner.data())?;
         let key_dir = variable("AICO_KEY_DIR", "key folder", &owner.keys())?;
         let run = variable("AICO_RUN_DIR", "run folder", &owner.run())?;
+        let credential = if self.has_credential { credential(&own) } else { String::new() };
         Ok(format!(
             "{MARK}
 [Unit]
@@ -124,7 +128,7 @@ Group={own}
 # The only user that is spoken to.
 Environment=\"AICO_OWNER_UID={owner_uid}\"
 {RUNNING}
-
+{credential}
 StateDirectory={own} {own}-keys
 StateDirectoryMode=0700
 # The owner is in no group of ours, so the socket is reached by its name; the kernel tells who is at its other end.
@@ -170,6 +174,15 @@ WantedBy=multi-user.target
 "
         ))
     }
+}
+
+/// What gives the unit the credential that lies under its user's name. Without a folder before the name, one that is gone
+/// does not keep the service from starting.
+fn credential(own: &str) -> String {
+    format!(
+        "\n# systemd decrypts it, and keeps it in memory.\nLoadCredentialEncrypted={}:{own}\n",
+        SystemdCredential::NAME
+    )
 }
 
 /// `Environment="NAME=…"`.
@@ -269,13 +282,16 @@ mod tests {
     #[test]
     fn the_system_unit_names_its_owner_and_nobody_else() {
         let owner = Owner::parse("anna").unwrap();
-        let text = SystemUnit { program: Path::new("/p"), owner: &owner, owner_uid: 1000 }.text().unwrap();
+        let text = SystemUnit { program: Path::new("/p"), owner: &owner, owner_uid: 1000, has_credential: true }
+            .text()
+            .unwrap();
         for line in [
             "User=aico-anna",
             "Environment=\"AICO_RUN_DIR=/run/aico-anna\"",
             "Environment=\"AICO_OWNER_UID=1000\"",
             "StateDirectory=aico-anna aico-anna-keys",
             "RuntimeDirectory=aico-anna",
+            "LoadCredentialEncrypted=aico-slot:aico-anna",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}");
         }
