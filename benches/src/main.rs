@@ -8,6 +8,7 @@ mod data;
 mod decide;
 mod handshake;
 mod machine;
+mod mount;
 mod people;
 mod report;
 mod request;
@@ -26,13 +27,14 @@ const DOCUMENT: &str = "docs/benchmarks.md";
 
 type Row = (&'static str, fn() -> Result<Report>);
 
-const ROWS: [Row; 10] = [
+const ROWS: [Row; 11] = [
     ("seal", seal::run),
     ("handshake", handshake::run),
     ("bytes", bytes::run),
     ("request", request::run),
     ("data", data::run),
     ("store", store::run),
+    ("mount", mount::run),
     ("argon2", argon2::run),
     ("audit", audit::run),
     ("start", start::run),

@@ -73,7 +73,13 @@ pub fn folder() -> Result<TempDir> {
 }
 
 pub fn places(folder: &Path) -> Places {
-    Places { home: folder.join("home"), key_dir: folder.join("keys"), bus: None }
+    Places {
+        home: folder.join("home"),
+        key_dir: folder.join("keys"),
+        bus: None,
+        credentials: None,
+        tpm: aico_vault::unlock::Tpm::none(),
+    }
 }
 
 /// An open vault, and somebody whom everything about data is allowed.

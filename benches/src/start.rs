@@ -72,7 +72,11 @@ impl Backend {
         let places = places(folder);
         let mut command = Command::new(program());
         command.arg("up").env("AICO_HOME", &places.home).env("AICO_KEY_DIR", &places.key_dir);
-        command.env_remove("DBUS_SESSION_BUS_ADDRESS").env_remove("XDG_RUNTIME_DIR").env_remove("AICO_RUN_DIR");
+        command
+            .env_remove("DBUS_SESSION_BUS_ADDRESS")
+            .env_remove("XDG_RUNTIME_DIR")
+            .env_remove("AICO_RUN_DIR")
+            .env("AICO_TPM", "none");
         let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
         let child = spawned.map_err(|error| format!("{}: {error} (AICO_BIN names it)", program().display()))?;
         Ok(Self { child, folder: folder.to_owned() })

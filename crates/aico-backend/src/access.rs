@@ -13,7 +13,7 @@ use crate::sessions::Caller;
 pub(crate) fn permit(running: &Running, caller: &Caller, capability: Capability) -> Result<Permit, Failure> {
     let grants = running.enrolled().grants(caller.principal.identity());
     let presence = caller.presence(running.sessions());
-    let sensitivity = running.setup().sensitivities().of_resource(&capability.resource);
+    let sensitivity = running.vault().sensitivities().of_resource(&capability.resource);
     let around = Circumstances { presence, protected: running.vault().is_protected(), now_ms: now_ms(), sensitivity };
     match decide(&caller.principal, &grants, capability, &around).record(running.vault().log()) {
         Ok(Ok(permit)) => Ok(permit),

@@ -1,7 +1,7 @@
 //! Values: streamed in and out in constant memory.
 
 use aico_net::{ABANDONED, Error as NetError};
-use aico_policy::{Action, Capability, DataPath, Permit, Resource};
+use aico_policy::{Action, Capability, DataPath, Permit, Resource, Sensitivity};
 use aico_proto::message::{
     CategoryEntry, DoneAnswer, Failure, ForgetAnswer, GetAnswer, InventoryAnswer, ListAnswer, ListEntry, Part,
     PartKind, PutAnswer,
@@ -165,10 +165,15 @@ pub(crate) fn inventory(running: &Running, caller: &Caller) -> Result<InventoryA
         let permit = system_permit(running, caller, Action::ReadInventory)?;
         let stored = running.vault().inventory(permit).map_err(|error| failure(&error))?;
         let components = running.vault().components().map_err(|error| failure(&error))?;
-        let everybody = running.enrolled().everybody();
+        let (everybody, levels) = (running.enrolled().everybody(), running.vault().sensitivities());
         let mut answer = InventoryAnswer { categories: Vec::new(), more: stored.len() > MAX_CATEGORIES };
         for category in stored.into_iter().take(MAX_CATEGORIES) {
             let resource = Resource::Values(format!("{}/", category.name));
+            let level = match levels.of(&category.name) {
+                Sensitivity::Ordinary => "; ordinary: read with nobody there",
+                Sensitivity::Personal => "",
+                Sensitivity::Secret => "; secret: padded, and the password is asked for each time",
+            };
             let read = Capability::new(Action::ReadData, resource);
             let readers = everybody.iter().filter(|(identity, grant)| grant.covers(identity, &read, now_ms()));
             let shown = |(identity, _): &(aico_crypto::Identity, _)| {
@@ -182,7 +187,7 @@ pub(crate) fn inventory(running: &Running, caller: &Caller) -> Result<InventoryA
                 values: category.values,
                 bytes: category.bytes,
                 files: category.files,
-                protection: PROTECTION.to_owned(),
+                protection: format!("{PROTECTION}{level}"),
                 readers: readers.map(shown).take(MAX_READERS).collect(),
             });
         }

@@ -12,7 +12,7 @@ mod value;
 mod verify;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use aico_crypto::{Identity, IdentitySecret, LockedKey, OsRandom, PublicKey, RootKey, SpaceKey};
 use aico_policy::{Action, AuditSink, DataPath, Event, Grant, Permit, Resource, Sensitivities, Sensitivity, What};
@@ -559,6 +559,12 @@ impl Vault<Unlocked> {
     /// How sensitive which categories are, from now on.
     pub fn set_sensitivities(&self, sensitivities: Sensitivities) {
         self.state.owner().set_sensitivities(sensitivities.into());
+    }
+
+    /// How sensitive which categories are.
+    #[must_use]
+    pub fn sensitivities(&self) -> Arc<Sensitivities> {
+        self.state.owner().sensitivities()
     }
 
     /// Bytes of values that became secret since they were stored; none if there are no such values.

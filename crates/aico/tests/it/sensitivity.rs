@@ -70,6 +70,10 @@ fn what_is_asked_of_the_owner_follows_from_the_category() {
     assert!(said.contains("secret"), "{said}");
     assert!(with(&["data", "rm", "diary/monday"]).status.success());
     assert!(!with(&["data", "get", "diary/monday"]).status.success());
+    let inventory = String::from_utf8(with(&["data", "inventory", "--json"]).stdout).unwrap();
+    let of = |name: &str| inventory.lines().find(|line| line.contains(name)).unwrap().to_owned();
+    assert!(of("diary").contains("; secret: padded") && of("weather").contains("; ordinary"), "{inventory}");
+    assert!(!of("notes").contains("; secret") && !of("notes").contains("; ordinary"), "{inventory}");
     // What was given is in the log.
     assert_eq!(with(&["data", "get", "diary/tuesday"]).stdout, b"new");
     let log = home.text(&["audit", "tail", "-n", "20", "--json"]);
