@@ -136,7 +136,7 @@ fn a_kit_of_a_code_that_is_not_in_force_does_not_stay() {
     let mut terminal = Terminal::run(&home, &args);
     terminal.expect(" of it: ");
     assert!(kit.exists());
-    terminal.say("\x03");
+    terminal.press(0x03);
     let (code, shown) = terminal.end();
     assert_eq!(code, 130, "{shown}");
     assert!(!kit.exists());

@@ -65,6 +65,11 @@ impl Terminal {
         self.master.write_all(format!("{line}\n").as_bytes()).unwrap();
     }
 
+    /// Presses one key: no line follows that could be read first.
+    pub(crate) fn press(&mut self, key: u8) {
+        self.master.write_all(&[key]).unwrap();
+    }
+
     /// Waits for a text; everything that was shown since the last one, up to its end.
     pub(crate) fn expect(&mut self, text: &str) -> String {
         let began = Instant::now();
