@@ -44,7 +44,7 @@ impl From<aico_crypto::Error> for Error {
 pub(crate) fn failure(error: &aico_vault::Error) -> Failure {
     use aico_vault::Error as E;
     let (code, hint) = match error {
-        E::NotFound => (FailureCode::NotFound, Some("`aico data list` shows what is stored")),
+        E::NotFound => (FailureCode::NotFound, Some("`aico data list` and `aico memory list` show what there is")),
         E::Path(_) => (FailureCode::BadRequest, Some("a path looks like `category/name`")),
         E::Full { .. } => (FailureCode::DiskFull, Some("free some space and try again; nothing was changed")),
         E::WrongPassword | E::WrongCode => (FailureCode::WrongProof, Some("nothing was changed; try again")),

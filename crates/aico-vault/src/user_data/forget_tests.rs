@@ -99,7 +99,7 @@ fn an_old_copy_of_the_stores_opens_nothing_without_its_key_table() {
     data.database
         .write(|tx| {
             for row in &old {
-                let (value, inline) = row.split_at(10);
+                let (value, inline) = row.split_at(11);
                 let marks = vec!["?"; value.len()].join(",");
                 tx.execute(&format!("INSERT INTO value VALUES ({marks})"), rusqlite::params_from_iter(value))?;
                 if inline[0] != rusqlite::types::Value::Null {

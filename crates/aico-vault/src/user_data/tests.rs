@@ -317,7 +317,7 @@ fn a_listing_has_a_limit() {
     let fill = |tx: &Transaction<'_>| {
         Ok(tx.execute_batch(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1500)
-             INSERT INTO value SELECT i, 'a/' || i, 1, x'', 1, 1, NULL, NULL, NULL, 0 FROM n",
+             INSERT INTO value SELECT i, 'a/' || i, 1, x'', 1, 1, NULL, NULL, NULL, 0, 0 FROM n",
         )?)
     };
     data.database.write(fill).unwrap();

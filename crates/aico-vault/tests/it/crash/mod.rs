@@ -22,7 +22,8 @@ const FEW: usize = 150;
 const WORKERS: usize = 8;
 /// For one scene or one check. Longer is a hang.
 const PATIENCE: Duration = Duration::from_secs(60);
-const SCENES: [&str; 8] = ["set-up", "values", "keys", "rotation", "forgetting", "lock", "migration", "log"];
+const SCENES: [&str; 10] =
+    ["set-up", "values", "keys", "rotation", "forgetting", "memory", "secrets", "lock", "migration", "log"];
 
 /// The process whose disk it is. A scene that ends it, or hangs, is a finding and not the end of the sweep.
 struct Player {
@@ -186,7 +187,13 @@ impl Sweep {
             return None;
         }
         let outcomes = answer.split(' ').next().unwrap_or_default().to_owned();
-        let name = match case.unsynced {
+        let unsynced = match case.unsynced {
+            // A log with sectors in its middle that were never written is damage to the working memory, as its specification says
+            // (`docs/spec/memory-store.md`, Promises): about one of three thousand stops.
+            Some(Unsynced::Torn) if scene == "memory" => Some(Unsynced::Lost),
+            unsynced => unsynced,
+        };
+        let name = match unsynced {
             // The same machine goes on.
             None => name,
             Some(unsynced) => {
@@ -244,6 +251,10 @@ fn a_disk_that_stops_fills_up_or_breaks_at_any_call_loses_nothing() {
     for scene in
         SCENES.into_iter().filter(|scene| only.as_deref().is_none_or(|only| only.split(',').any(|only| only == *scene)))
     {
+        // The inner loop leaves RocksDB out.
+        if scene == "memory" && !aico_vault::HAS_MEMORY {
+            continue;
+        }
         prepared.insert(scene, first.prepare(scene));
     }
     let calls: u64 = prepared.values().map(|(_, calls)| calls).sum();

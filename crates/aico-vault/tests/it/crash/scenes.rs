@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use aico_crypto::{ComponentKind, Identity, IdentitySecret, Name, OsRandom, Password, RecoveryCode};
 use aico_policy::{
-    Action, Capability, Circumstances, DataPath, Event, Grant, Permit, Principal, Resource, What, decide,
+    Action, Capability, Circumstances, DataPath, Event, Grant, Permit, Principal, Resource, Sensitivities, What, decide,
 };
 use aico_proto::LocalIdentity;
 use aico_vault::audit::{AuditLog, Expectations, LogId, verify};
@@ -25,6 +25,11 @@ pub(crate) enum Step {
     Open,
     Put(&'static str, u8, usize),
     Remove(&'static str),
+    /// Into the working memory.
+    Remember(&'static str, u8, usize),
+    Unremember(&'static str),
+    /// What is in `notes` becomes secret.
+    Pad,
     SetPassword,
     PutRecovery,
     RotatePassword,
@@ -84,6 +89,27 @@ pub(crate) fn steps(scene: &str) -> &'static [Step] {
             Step::Rotate,
             Step::Forget(""),
             Step::Put("notes/b", 5, 70),
+            Step::Close,
+        ],
+        "memory" => &[
+            Step::Open,
+            Step::Remember("mood/a", 2, 5_000),
+            Step::Remember("mood/large", 3, 900_000),
+            Step::Remember("conversations/1/a", 4, 70),
+            Step::Rotate,
+            Step::Remember("mood/a", 5, 70),
+            Step::Unremember("mood/large"),
+            Step::Forget("conversations/1/"),
+            Step::Close,
+        ],
+        "secrets" => &[
+            Step::Open,
+            Step::Put("notes/large", 2, LARGE),
+            Step::Put("notes/a", 3, 70),
+            Step::Pad,
+            Step::Put("notes/a", 4, 5_000),
+            Step::Put("notes/large", 5, LARGE),
+            Step::Rotate,
             Step::Close,
         ],
         "lock" => &[Step::Open, Step::SetPassword, Step::Put("notes/a", 8, 10), Step::Lock, Step::Close],
@@ -219,6 +245,14 @@ fn act(root: &Path, vault: &mut Option<Vault<Unlocked>>, step: Step) -> Result<(
             put.finish().map(drop)
         }
         Step::Remove(path) => vault.remove(permit(vault, Action::RemoveData, Some(path))?),
+        Step::Remember(path, seed, bytes) => {
+            vault.remember(permit(vault, Action::WriteData, Some(path))?, &value(seed, bytes), None, 2)
+        }
+        Step::Unremember(path) => vault.unremember(permit(vault, Action::RemoveData, Some(path))?, 2),
+        Step::Pad => {
+            vault.set_sensitivities(secret_notes());
+            vault.pad_secrets(2, &mut |_| true).map(drop)
+        }
         Step::SetPassword => {
             vault.set_first_password(permit(vault, Action::SetFirstPassword, None)?, &password(0), 64, 3).map(drop)
         }
@@ -250,6 +284,10 @@ fn act(root: &Path, vault: &mut Option<Vault<Unlocked>>, step: Step) -> Result<(
     }
 }
 
+fn secret_notes() -> Sensitivities {
+    Sensitivities::new(Vec::new(), vec!["notes".to_owned()])
+}
+
 /// What may be found at a path: every value that could stand there.
 struct May {
     path: &'static str,
@@ -257,8 +295,9 @@ struct May {
 }
 
 /// What each path may hold after these outcomes.
-fn may_hold(scene: &str, outcomes: &str) -> Vec<May> {
+fn may_hold(scene: &str, outcomes: &str, of_memory: bool) -> Vec<May> {
     let before = match scene {
+        _ if of_memory => Vec::new(),
         "set-up" => Vec::new(),
         // What is in the archive.
         "migration" => vec![("notes/a", b"written by format 1".to_vec()), ("notes/b", vec![b'x'; 20_000])],
@@ -278,8 +317,10 @@ fn may_hold(scene: &str, outcomes: &str) -> Vec<May> {
                 }
                 continue;
             }
-            Step::Put(path, seed, bytes) => (*path, Some(value(*seed, *bytes))),
-            Step::Remove(path) => (*path, None),
+            Step::Put(path, seed, bytes) if !of_memory => (*path, Some(value(*seed, *bytes))),
+            Step::Remove(path) if !of_memory => (*path, None),
+            Step::Remember(path, seed, bytes) if of_memory => (*path, Some(value(*seed, *bytes))),
+            Step::Unremember(path) if of_memory => (*path, None),
             _ => continue,
         };
         let at = paths.iter().position(|may| may.path == path).unwrap_or_else(|| {
@@ -306,6 +347,13 @@ fn read(vault: &Vault<Unlocked>, path: &str) -> Result<Option<Vec<u8>>, Error> {
         chunk.clear();
     }
     Ok(Some(all))
+}
+
+fn recall(vault: &Vault<Unlocked>, path: &str) -> Result<Option<Vec<u8>>, Error> {
+    match vault.recall(permit(vault, Action::ReadData, Some(path))?, 2) {
+        Err(Error::NotFound) => Ok(None),
+        other => other.map(Some),
+    }
 }
 
 fn opens(places: &Places, proof: &Proof) -> Result<Vault<Unlocked>, Error> {
@@ -365,11 +413,22 @@ pub(crate) fn check(scene: &str, root: &Path, outcomes: &str) -> Result<(), Stri
         }
         Err(error) => return Err(format!("it does not open: {error}")),
     };
-    for May { path, values } in may_hold(scene, outcomes) {
-        let found = read(&vault, path).map_err(|error| format!("{path}: {error}"))?;
-        if !values.contains(&found) {
-            let bytes = found.map(|value| value.len());
-            return Err(format!("{path} holds {bytes:?} bytes of something else"));
+    for of_memory in [false, true] {
+        for May { path, values } in may_hold(scene, outcomes, of_memory) {
+            let found = if of_memory { recall(&vault, path) } else { read(&vault, path) };
+            let found = found.map_err(|error| format!("{path}: {error}"))?;
+            if !values.contains(&found) {
+                let bytes = found.map(|value| value.len());
+                return Err(format!("{path} holds {bytes:?} bytes of something else"));
+            }
+        }
+    }
+    if scene == "secrets" {
+        vault.set_sensitivities(secret_notes());
+        vault.pad_secrets(11, &mut |_| true).map_err(|error| format!("padding does not go on: {error}"))?;
+        match vault.to_be_padded() {
+            Ok(None) => {}
+            other => return Err(format!("{other:?} is not padded")),
         }
     }
     verified(&places.home.join("audit"))?;
