@@ -30,6 +30,9 @@ const FUSERMOUNT: &str = "fusermount3";
 const OPTIONS: &str = "nosuid,nodev,default_permissions,fsname=aico,subtype=aico";
 /// How long whoever uses what a dead process mounted has to stop by itself.
 const POLITE: Duration = Duration::from_millis(1500);
+/// How often a mount that is in use is tried to be unmounted before it is cut off, and with what pause: shorter than the backend waits.
+const TRIES: u32 = 6;
+const BETWEEN_TRIES: Duration = Duration::from_millis(50);
 /// For the backend to say that everything is on disk.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The same while programs still use what was unmounted.
@@ -182,8 +185,15 @@ impl Point {
     }
 
     fn unmount_now(&mut self) -> Result<bool, Error> {
-        if !std::mem::take(&mut self.mounted) || !self.is_there() || fusermount(&["-u"], &self.dir)?.status.success() {
+        if !std::mem::take(&mut self.mounted) {
             return Ok(true);
+        }
+        for _ in 0..TRIES {
+            if !self.is_there() || fusermount(&["-u"], &self.dir)?.status.success() {
+                return Ok(true);
+            }
+            // A program that was just started holds what the one that started it has open, for a moment.
+            std::thread::sleep(BETWEEN_TRIES);
         }
         // What programs have written and not closed goes to the backend first.
         let _as_far_as_it_goes = fs::File::open(&self.dir).map(|root| rustix::fs::syncfs(&root));
