@@ -8,7 +8,7 @@ use std::path::Path;
 use aws_lc_rs::error::Unspecified;
 
 use crate::blocks::{self, BlockReader, BlockWriter};
-use crate::frames::{FrameReader, FrameWriter, MAX_FRAME_BYTES, read_up_to};
+use crate::frames::{FrameReader, FrameWriter, MAX_FRAME_BYTES, SECTOR_BYTES, read_up_to};
 use crate::header::{self, HEADER_BYTES};
 use crate::key::StoreKey;
 use crate::name::{Name, last_part};
@@ -176,7 +176,7 @@ impl Reader {
         let key = match header::open(store, name, &header) {
             Ok(key) if length == HEADER_BYTES => Some(key),
             // A crash came before the header was on disk, and so before anything was acknowledged.
-            _ if length < HEADER_BYTES || (header == [0; HEADER_BYTES] && all_zero(&mut source)?) => None,
+            _ if length < HEADER_BYTES || (header == [0; HEADER_BYTES] && sector_is_zero(&mut source)?) => None,
             Ok(_) => return Err(Fault::Damaged),
             Err(fault) => return Err(fault),
         };
@@ -195,13 +195,11 @@ impl Reader {
     }
 }
 
-fn all_zero(source: &mut BufReader<File>) -> Result<bool, Fault> {
-    for byte in source.bytes() {
-        if byte? != 0 {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+/// Whether all is zero behind a header, up to the end of its sector.
+fn sector_is_zero(source: &mut BufReader<File>) -> Result<bool, Fault> {
+    let mut rest = [0; SECTOR_BYTES - HEADER_BYTES];
+    read_up_to(source, &mut rest)?;
+    Ok(rest.iter().all(|byte| *byte == 0))
 }
 
 pub(crate) fn open_blocks(store: &StoreKey, path: &Path) -> Result<BlockReader, Fault> {

@@ -1,7 +1,8 @@
 //! Files that grow: what each flush adds is one frame, a sealed length and then as many sealed bytes.
 //!
-//! A file that stops inside a frame was cut by a crash, and ends where that frame begins. Since the length is sealed on its
-//! own, nobody can make a whole frame look like one that was cut, except by cutting.
+//! A file that stops inside a frame was cut by a crash, and ends where that frame begins; so does one with a sector in that
+//! frame that was never written. Since the length is sealed on its own, nobody can make a whole frame look like one that was cut,
+//! except by cutting, or by making a sector zero.
 
 use std::io::{ErrorKind, Read};
 
@@ -14,7 +15,9 @@ pub(crate) const MAX_FRAME_BYTES: usize = 1 << 20;
 const LENGTH_BYTES: usize = 4;
 const SEALED_LENGTH_BYTES: usize = LENGTH_BYTES + TAG_BYTES;
 /// What a disk writes whole or not at all.
-const SECTOR_BYTES: usize = 512;
+pub(crate) const SECTOR_BYTES: usize = 512;
+/// Fewer bytes than these may have become zero by damage.
+const LEAST_ZEROS: usize = 4;
 
 pub(crate) struct FrameWriter {
     key: FileKey,
@@ -81,9 +84,9 @@ impl<R: Read> FrameReader<R> {
         if read_up_to(&mut self.source, &mut length)? < length.len() {
             return Ok(false);
         }
-        let tail = self.tail(&length);
+        let found = self.go_over(&length);
         let Ok(plain) = key.open(Part::Length, self.next, &[], &mut length) else {
-            return self.never_written(&tail);
+            return self.never_written(found);
         };
         let plain: [u8; LENGTH_BYTES] = plain.try_into().map_err(|_| Fault::Damaged)?;
         let bytes = usize::try_from(u32::from_le_bytes(plain)).map_err(|_| Fault::Damaged)?;
@@ -95,9 +98,9 @@ impl<R: Read> FrameReader<R> {
         if read_up_to(&mut self.source, &mut sealed)? < sealed.len() {
             return Ok(false);
         }
-        let tail = self.tail(&sealed);
+        let found = self.go_over(&sealed);
         if key.open(Part::Frame, self.next, &[], &mut sealed).is_err() {
-            return self.never_written(&tail);
+            return self.never_written(found);
         }
         self.sealed = sealed;
         self.left = 0..bytes;
@@ -106,32 +109,44 @@ impl<R: Read> FrameReader<R> {
         Ok(true)
     }
 
-    /// Goes over `piece`, and returns what of it stands in the last sector that it reaches.
-    fn tail(&mut self, piece: &[u8]) -> Vec<u8> {
-        self.offset = self.offset.saturating_add(piece.len());
-        let in_last = self.offset.saturating_sub(1) % SECTOR_BYTES;
-        let start = piece.len().saturating_sub(in_last.saturating_add(1));
-        piece.get(start..).unwrap_or_default().to_vec()
+    /// Goes over `piece`, and looks for sectors in it that are as they were before anything was written there.
+    fn go_over(&mut self, piece: &[u8]) -> Unwritten {
+        let mut found = Unwritten { sector: false, open: 0 };
+        let mut rest = piece;
+        while !rest.is_empty() {
+            let to_border = SECTOR_BYTES.saturating_sub(self.offset % SECTOR_BYTES);
+            let (part, behind) = rest.split_at_checked(to_border).unwrap_or((rest, &[]));
+            let zeros = part.iter().all(|byte| *byte == 0);
+            let whole = part.len() == to_border;
+            found.sector |= zeros && whole && part.len() >= LEAST_ZEROS;
+            found.open = if zeros && !whole { part.len() } else { 0 };
+            self.offset = self.offset.saturating_add(part.len());
+            rest = behind;
+        }
+        found
     }
 
-    /// A file system that lost power may have made room for bytes and not have written them: then all are zero, from the
-    /// beginning of a frame or a sector to the end of the file. To whom could make that, cutting the file would do as well.
-    fn never_written(&mut self, tail: &[u8]) -> Result<bool, Fault> {
-        const LEAST: usize = 4;
-        let mut rest = vec![0; 4096];
-        let mut zeros = tail.len();
-        let mut last = tail;
-        while last.iter().all(|byte| *byte == 0) {
-            let length = read_up_to(&mut self.source, &mut rest)?;
-            if length == 0 {
-                // Fewer may have become zero by damage.
-                return if zeros < LEAST { Err(Fault::Damaged) } else { Ok(false) };
-            }
-            zeros = zeros.saturating_add(length);
-            last = rest.get(..length).unwrap_or_default();
+    /// Whether a piece whose tag is wrong ends the file (`false`) or is damage. After a loss of power each sector that was
+    /// not synced is there or not, in any order; one that is not there is zero from what was synced on. Who can make a
+    /// sector zero can cut the file as well.
+    fn never_written(&mut self, found: Unwritten) -> Result<bool, Fault> {
+        if found.sector {
+            return Ok(false);
         }
-        Err(Fault::Damaged)
+        let mut rest = vec![0; SECTOR_BYTES.saturating_sub(self.offset % SECTOR_BYTES)];
+        let length = read_up_to(&mut self.source, &mut rest)?;
+        let zeros = rest.iter().take(length).all(|byte| *byte == 0);
+        let enough = found.open > 0 && found.open.saturating_add(length) >= LEAST_ZEROS;
+        if zeros && enough { Ok(false) } else { Err(Fault::Damaged) }
     }
+}
+
+/// What the sectors that a piece reaches look like.
+struct Unwritten {
+    /// One of them is zero, from the piece's beginning or its own to its end.
+    sector: bool,
+    /// The last one goes on behind the piece, and has so many bytes of it, all zero; 0 if it does not, or one is not zero.
+    open: usize,
 }
 
 /// Fills `out` as far as the source goes.

@@ -187,13 +187,7 @@ impl Sweep {
             return None;
         }
         let outcomes = answer.split(' ').next().unwrap_or_default().to_owned();
-        let unsynced = match case.unsynced {
-            // A log with sectors in its middle that were never written is damage to the working memory, as its specification says
-            // (`docs/spec/memory-store.md`, Promises): about one of three thousand stops.
-            Some(Unsynced::Torn) if scene == "memory" => Some(Unsynced::Lost),
-            unsynced => unsynced,
-        };
-        let name = match unsynced {
+        let name = match case.unsynced {
             // The same machine goes on.
             None => name,
             Some(unsynced) => {

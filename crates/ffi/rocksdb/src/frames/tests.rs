@@ -79,12 +79,42 @@ proptest! {
         prop_assert_eq!(read(&bytes, 64).unwrap(), pieces[..pieces.len() - 1].concat());
     }
 
+    /// Of what was not synced, any sectors may be missing.
     #[test]
-    fn zeros_before_the_end_are_damage(pieces in pieces(), at in any::<prop::sample::Index>()) {
-        prop_assume!(pieces.len() > 1);
+    fn sectors_that_were_never_written_end_the_file(
+        pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..2000), 2..6),
+        synced in any::<prop::sample::Index>(),
+        missing in any::<u64>(),
+    ) {
         let (mut bytes, ends) = file(&pieces);
-        let frame = at.index(pieces.len() - 1);
-        bytes[frame.checked_sub(1).map_or(0, |before| ends[before])..ends[frame]].fill(0);
+        let synced = synced.index(pieces.len());
+        let from = synced.checked_sub(1).map_or(0, |last| ends[last]);
+        for (at, byte) in bytes.iter_mut().enumerate().skip(from) {
+            if missing >> ((at + HEADER_BYTES) / SECTOR_BYTES % 64) & 1 == 1 {
+                *byte = 0;
+            }
+        }
+        // Where so few bytes of a length, or of a frame, were to stand in a sector, nobody can tell.
+        let few = |start: usize| SECTOR_BYTES - (start + HEADER_BYTES) % SECTOR_BYTES < LEAST_ZEROS;
+        let starts = std::iter::once(0).chain(ends.iter().copied()).flat_map(|start| [start, start + SEALED_LENGTH_BYTES]);
+        prop_assume!(!starts.into_iter().any(few));
+        prop_assume!(!(1..LEAST_ZEROS).contains(&((bytes.len() + HEADER_BYTES) % SECTOR_BYTES)));
+        let found = read(&bytes, 64).unwrap();
+        prop_assert!((synced..=pieces.len()).any(|whole| found == pieces[..whole].concat()));
+    }
+
+    #[test]
+    fn zeros_that_are_no_sector_are_damage(
+        pieces in pieces(), from in any::<prop::sample::Index>(), length in 1..SECTOR_BYTES,
+    ) {
+        prop_assume!(!pieces.is_empty());
+        let (mut bytes, _) = file(&pieces);
+        let from = from.index(bytes.len());
+        // The last byte of the sector, or of the file, stays.
+        let border = ((from + HEADER_BYTES) / SECTOR_BYTES + 1) * SECTOR_BYTES - HEADER_BYTES;
+        let to = (from + length).min(border.min(bytes.len()) - 1);
+        prop_assume!(from < to && bytes[from..to].iter().any(|byte| *byte != 0) && bytes[to] != 0);
+        bytes[from..to].fill(0);
         prop_assert!(matches!(read(&bytes, 64), Err(Fault::Damaged)));
     }
 
