@@ -1,6 +1,8 @@
 //! Files under new keys, while values are read and written (`docs/spec/vault-stores.md`, Rotation).
 
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use aico_crypto::OsRandom;
 use aico_policy::{DataPath, Sensitivity};
@@ -9,6 +11,20 @@ use super::row::{self, Content, Found};
 use super::writer::{may_be_committed, pad};
 use super::{UserData, ValueReader};
 use crate::Error;
+
+/// Gives out the next value, unless something failed.
+fn next_of(next: Next<'_>, work: &mut Work<'_>) -> Option<(i64, DataPath)> {
+    if work.failed.is_some() {
+        return None;
+    }
+    match next(work.after) {
+        Ok(found) => found.inspect(|(id, _)| work.after = *id),
+        Err(error) => {
+            work.failed = Some(error);
+            None
+        }
+    }
+}
 
 /// What was sealed anew.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,12 +38,39 @@ pub(crate) struct Renewed {
 }
 
 /// The next value to be sealed anew behind a row.
-type Next<'a> = &'a dyn Fn(i64) -> Result<Option<(i64, DataPath)>, Error>;
+type Next<'a> = &'a (dyn Fn(i64) -> Result<Option<(i64, DataPath)>, Error> + Sync);
+/// Hears what is done, and says whether to go on.
+type Tell<'a> = &'a mut (dyn FnMut(Renewed) -> bool + Send);
+
+/// From here on two values are sealed at a time: one of them waits for the disk, mostly.
+const WORTH_A_THREAD: u64 = 8 << 20;
+
+/// What those who seal at the same time share.
+struct Work<'a> {
+    /// The row that was given out last.
+    after: i64,
+    done: Renewed,
+    /// Bytes that were gone over: of values that are half done, or turned out to be damaged, too.
+    passed: u64,
+    /// The first error; nothing more is begun after it.
+    failed: Option<Error>,
+    tell: Tell<'a>,
+}
+
+impl Work<'_> {
+    fn may_go_on(&mut self) -> bool {
+        self.failed.is_none() && (self.tell)(Renewed { bytes: self.passed, ..self.done })
+    }
+}
+
+fn lock<'a, 'b>(work: &'a Mutex<Work<'b>>) -> MutexGuard<'a, Work<'b>> {
+    work.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl UserData {
     /// Seals every file that was sealed before `epoch` under a fresh key, and every value that has no data key yet. What
     /// is written meanwhile is of `epoch` already. `tell` says whether to go on; stopped at any point, it goes on where it was.
-    pub(crate) fn renew(&self, epoch: u32, tell: &mut dyn FnMut(Renewed) -> bool) -> Result<Renewed, Error> {
+    pub(crate) fn renew(&self, epoch: u32, tell: Tell<'_>) -> Result<Renewed, Error> {
         self.epoch.store(epoch, Ordering::Relaxed);
         self.seal_anew(epoch, &|after| self.database.read(|db| row::next_old(db, epoch, after)), tell)
     }
@@ -40,7 +83,7 @@ impl UserData {
     }
 
     /// Seals every value anew, padded, whose category became secret since it was stored.
-    pub(crate) fn pad_secrets(&self, tell: &mut dyn FnMut(Renewed) -> bool) -> Result<Renewed, Error> {
+    pub(crate) fn pad_secrets(&self, tell: Tell<'_>) -> Result<Renewed, Error> {
         let mut all = Renewed::default();
         for name in self.sensitivities().secret() {
             let mut go_on = |done: Renewed| tell(Renewed { bytes: all.bytes.saturating_add(done.bytes), ..done });
@@ -53,23 +96,52 @@ impl UserData {
         Ok(all)
     }
 
-    fn seal_anew(&self, epoch: u32, next: Next<'_>, tell: &mut dyn FnMut(Renewed) -> bool) -> Result<Renewed, Error> {
-        let (mut done, mut after) = (Renewed::default(), 0);
-        while let Some((id, path)) = next(after)? {
-            after = id;
-            let mut go_on = |bytes| tell(Renewed { bytes: done.bytes.saturating_add(bytes), ..done });
-            match self.renew_one(id, &path, epoch, &mut go_on) {
-                Ok(bytes) => (done.values, done.bytes) = (done.values + 1, done.bytes.saturating_add(bytes)),
+    fn seal_anew(&self, epoch: u32, next: Next<'_>, tell: Tell<'_>) -> Result<Renewed, Error> {
+        let work = Mutex::new(Work { after: 0, done: Renewed::default(), passed: 0, failed: None, tell });
+        let seal = || self.seal_while_there_is(epoch, next, &work);
+        if self.file_bytes()? < WORTH_A_THREAD {
+            seal();
+        } else {
+            thread::scope(|scope| {
+                scope.spawn(seal);
+                seal();
+            });
+        }
+        let Work { done, failed, .. } = work.into_inner().unwrap_or_else(PoisonError::into_inner);
+        failed.map_or(Ok(done), Err)
+    }
+
+    fn seal_while_there_is(&self, epoch: u32, next: Next<'_>, work: &Mutex<Work<'_>>) {
+        loop {
+            // A statement of its own: a guard in the head of a loop would be held through its body.
+            let next = next_of(next, &mut lock(work));
+            let Some((id, path)) = next else { return };
+            let mut told = 0;
+            let mut go_on = |bytes: u64| {
+                let mut work = lock(work);
+                work.passed = work.passed.saturating_add(bytes.saturating_sub(told));
+                told = bytes;
+                work.may_go_on()
+            };
+            let renewed = match self.renew_one(id, &path, epoch, &mut go_on) {
+                Err(Error::Damaged { .. }) => self.save_key(id, &path).map(|()| None),
+                renewed => renewed.map(Some),
+            };
+            let mut work = lock(work);
+            match renewed {
+                Ok(Some(bytes)) => {
+                    work.done.values += 1;
+                    work.done.bytes = work.done.bytes.saturating_add(bytes);
+                    work.passed = work.passed.saturating_add(bytes.saturating_sub(told));
+                }
+                Ok(None) => work.done.damaged += 1,
                 // Changed or removed meanwhile.
                 Err(Error::NotFound) => {}
-                Err(Error::Damaged { .. }) => {
-                    done.damaged += 1;
-                    self.save_key(id, &path)?;
+                Err(error) => {
+                    let _first = work.failed.get_or_insert(error);
                 }
-                Err(error) => return Err(error),
             }
         }
-        Ok(done)
     }
 
     fn renew_one(

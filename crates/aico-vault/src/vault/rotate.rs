@@ -19,7 +19,7 @@ const UNDER_WAY: &str = "rotation";
 const COMPLETE: &str = "rotated";
 
 /// Hears how far a rotation is, and says whether to go on.
-pub type Tell<'a> = &'a mut dyn FnMut(Progress) -> bool;
+pub type Tell<'a> = &'a mut (dyn FnMut(Progress) -> bool + Send);
 
 /// How far a rotation is.
 #[derive(Clone, Debug, PartialEq, Eq)]

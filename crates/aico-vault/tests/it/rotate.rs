@@ -188,6 +188,55 @@ fn reads_and_writes_go_on_and_none_is_lost() {
     check(&home.open());
 }
 
+/// So much that two threads seal: what stops one of them stops both, and what is damaged in one harms nothing else.
+#[test]
+fn a_rotation_on_two_threads_stops_and_goes_on_and_tells_of_damage() {
+    let home = Home::new();
+    let vault = home.open();
+    let all: Vec<(String, Vec<u8>)> =
+        (0..12_usize).map(|at| (format!("notes/{at}"), vec![at as u8; LARGE + at])).collect();
+    all.iter().for_each(|(path, bytes)| put(&vault, path, bytes));
+    let large: Vec<PathBuf> = files(&home.places().home.join("spaces"))
+        .into_iter()
+        .filter(|path| path.metadata().unwrap().len() > 1_000_000)
+        .collect();
+    assert_eq!(large.len(), all.len());
+    let mut bytes = fs::read(&large[5]).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&large[5], bytes).unwrap();
+    let broken: Vec<&str> =
+        all.iter().map(|(path, _)| path.as_str()).filter(|path| get(&vault, path).is_err()).collect();
+    assert_eq!(broken.len(), 1);
+    let intact = |vault: &Vault<Unlocked>| {
+        for (path, bytes) in all.iter().filter(|(path, _)| path != broken[0]) {
+            assert!(get(vault, path).unwrap() == *bytes, "{path}");
+        }
+        assert!(matches!(get(vault, broken[0]), Err(Error::Damaged { .. })));
+    };
+
+    let mut last = 0;
+    let mut tell = |progress: aico_vault::Progress| {
+        assert!(progress.done >= last, "progress went back from {last} to {}", progress.done);
+        last = progress.done;
+        last < 3 * LARGE as u64
+    };
+    let stopped = vault.rotate(permit(&vault, Action::RotateKeys, Resource::System), 9, &mut tell);
+    assert!(matches!(stopped, Err(Error::Stopped)), "{stopped:?}");
+    assert!(vault.is_rotation_under_way().unwrap());
+    intact(&vault);
+    let left = files(&home.places().home.join("spaces")).into_iter().filter(|path| large.contains(path)).count();
+    assert!((9..12).contains(&left), "{left} files wait for their new key");
+    let rotated = vault.continue_rotation(10, &mut |_| true).unwrap();
+    assert_eq!((rotated.epoch, rotated.damaged), (1, 1));
+    intact(&vault);
+    let left: Vec<PathBuf> =
+        files(&home.places().home.join("spaces")).into_iter().filter(|path| large.contains(path)).collect();
+    assert_eq!(left, [large[5].clone()], "the damaged one stays, nothing else of before does");
+    close(vault);
+    intact(&home.open());
+}
+
 /// The thief's way: a store of before, and everything else as it is now, with everything that opens it.
 #[test]
 fn an_old_store_is_closed_to_the_keys_of_today() {
