@@ -20,6 +20,7 @@ mod cache;
 mod error;
 mod pool;
 mod rekey;
+mod why;
 
 use error::{damaged_page, named};
 use pool::Pool;
@@ -116,8 +117,8 @@ impl Database {
     /// Opens a database and brings it to the newest version.
     ///
     /// # Errors
-    /// [`Error::Io`] when there is none; [`Error::Damaged`] when it is cut, its first page is damaged, or `key` is not
-    /// its key; [`Error::Newer`] when a newer program has written it.
+    /// [`Error::Io`] when there is none; [`Error::Damaged`] when it is cut, its first page is damaged, `key` is not its
+    /// key, or another program wrote it, and its text says which; [`Error::Newer`] when a newer program has written it.
     pub(crate) fn open(path: &Path, key: StoreKey, migrations: &[&str]) -> Result<Self, Error> {
         let path = real_path(path)?;
         let failed = |source| Error::io("opening", &path, source);
@@ -129,7 +130,7 @@ impl Database {
         let writer = match connect(&at, Access::Write) {
             Err(first @ Error::Damaged { .. }) => {
                 at.mac = Mac::HmacSha512;
-                connect(&at, Access::Write).map_err(|_| first)?
+                connect(&at, Access::Write).map_err(|_| why::first_page(&at).unwrap_or(first))?
             }
             other => other?,
         };
@@ -247,9 +248,7 @@ fn unlocked(path: &Path, key: &StoreKey, mac: Mac) -> Result<Connection, Error> 
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_NOFOLLOW
         | OpenFlags::SQLITE_OPEN_EXRESCODE;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.pragma_update(None, "cipher_log_level", "NONE")?;
-    key.hazmat_sqlcipher_literal(|literal| aico_ffi_sqlcipher::set_key(&connection, literal))?;
+    let connection = keyed(path, key, flags)?;
     connection.pragma_update(None, "cipher_hmac_algorithm", mac.name())?;
     // The first read: a key that does not fit shows here.
     connection.query_row("SELECT count(*) FROM sqlite_schema", (), |_| Ok(()))?;
@@ -261,6 +260,13 @@ fn unlocked(path: &Path, key: &StoreKey, mac: Mac) -> Result<Connection, Error> 
     cache::bound(&connection)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "mmap_size", 0)?;
+    Ok(connection)
+}
+
+fn keyed(path: &Path, key: &StoreKey, flags: OpenFlags) -> Result<Connection, Error> {
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.pragma_update(None, "cipher_log_level", "NONE")?;
+    key.hazmat_sqlcipher_literal(|literal| aico_ffi_sqlcipher::set_key(&connection, literal))?;
     Ok(connection)
 }
 

@@ -201,8 +201,36 @@ fn faults_are_told_apart_and_named() {
     fs::write(fixture.path(), bytes).unwrap();
     let damaged = text(get(&fixture.open().unwrap(), 1).unwrap_err());
     assert!(damaged.contains("space.db") && damaged.contains("a page"), "{damaged}");
+    let mut bytes = fs::read(fixture.path()).unwrap();
+    bytes[100] ^= 1;
+    fs::write(fixture.path(), bytes).unwrap();
+    let first = text(fixture.open().unwrap_err());
+    assert!(first.contains("space.db") && first.contains("its first page is not"), "{first}");
     let full = full_database();
     assert!(matches!(&full, Error::Full { what } if what.contains("space.db")), "{full:?}");
+}
+
+#[test]
+fn databases_of_other_programs_are_told_apart() {
+    let fixture = Fixture::new();
+    for version in 0..4 {
+        let wanted = if version == 0 { "a plain SQLite database" } else { "an older format of SQLCipher" };
+        let other = if version == 0 {
+            Connection::open(fixture.path()).unwrap()
+        } else {
+            let other = keyed(&fixture.path(), &fixture.space.store_key(), OpenFlags::default()).unwrap();
+            other.pragma_update(None, "cipher_compatibility", version).unwrap();
+            other
+        };
+        other.execute_batch(TABLE).unwrap();
+        other.execute("INSERT INTO t VALUES (1, ?1)", [vec![1; 20_000]]).unwrap();
+        drop(other);
+        let before = fs::read(fixture.path()).unwrap();
+        let found = fixture.open().unwrap_err();
+        assert!(matches!(&found, Error::Damaged { detail, .. } if detail.contains(wanted)), "{found}");
+        assert!(fs::read(fixture.path()).unwrap() == before, "looking changes nothing");
+        fs::remove_file(fixture.path()).unwrap();
+    }
 }
 
 fn full_database() -> Error {
