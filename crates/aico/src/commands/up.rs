@@ -30,7 +30,13 @@ pub(crate) async fn up() -> Result<(), Error> {
     let _front = Front::take(&places.home)?;
     let folder = match &run {
         RunPlace::Own(path) => RunFolder::create(path)?,
-        RunPlace::Service { path, .. } => RunFolder::of_service(path)?,
+        RunPlace::Service { path, .. } => RunFolder::of_service(path).map_err(|error| match error {
+            aico_net::Error::NotRunning(_) => Error::Usage(format!(
+                "AICO_RUN_DIR names {}, which is not there: make it, or unset AICO_RUN_DIR to use the data folder",
+                path.display()
+            )),
+            error => error.into(),
+        })?,
     };
     let socket = folder.listen(matches!(run, RunPlace::Service { .. }))?;
     let mut stop = Stop::catch()?;

@@ -172,6 +172,15 @@ fn a_second_backend_is_told_who_holds_the_vault() {
 }
 
 #[test]
+fn a_run_folder_that_is_not_there_is_named() {
+    let mut home = Home::new();
+    let missing = home.root().join("missing");
+    home.set("AICO_RUN_DIR", missing.to_str().unwrap());
+    let errors = home.fails(2, &["up"]);
+    assert!(errors.contains("AICO_RUN_DIR") && errors.contains(missing.to_str().unwrap()), "{errors}");
+}
+
+#[test]
 fn an_interrupt_stops_it_cleanly() {
     for signal in ["INT", "TERM"] {
         let mut home = Home::running();
