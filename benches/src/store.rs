@@ -1,5 +1,5 @@
-//! Data at rest, each store beside the plain one with the same settings: SQLCipher beside SQLite, sealed files beside `cp`,
-//! `age` and `openssl enc`, a rotation beside copying the folder.
+//! Data at rest, each store beside the plain one with the same settings: SQLCipher beside SQLite, RocksDB and DuckDB beside
+//! themselves, sealed files beside `cp`, `age` and `openssl enc`, a rotation beside copying the folder.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -28,6 +28,7 @@ const GIB: usize = 1 << 30;
 pub fn run() -> Result<Report> {
     let mut report = Report::default();
     databases(&mut report)?;
+    engines(&mut report)?;
     files(&mut report)?;
     rotation(&mut report)?;
     Ok(report)
@@ -79,14 +80,11 @@ fn databases(report: &mut Report) -> Result<()> {
         "point read, cold",
         "scan",
     ];
-    let row = |(name, rounds): (&str, &Rounds)| {
-        let figures = (0..2).map(|side| time(rounds.nanos(side).median));
-        std::iter::once(name.to_owned()).chain(figures).chain([rounds.ratio(0, 1).to_string()]).collect()
-    };
-    let rows: Vec<Vec<String>> = names.into_iter().zip(&measured).map(row).collect();
-    report.table(&["", SIDES[0], SIDES[1], "ratio"], &rows);
-    report.at_most("point read, warm, SQLCipher / SQLite", measured[2].ratio(0, 1), 1.25, "");
-    report.at_most("point read, cold, SQLCipher / SQLite", measured[3].ratio(0, 1), 1.6, "");
+    report.line("SQLCipher:");
+    let measured: Vec<_> = names.into_iter().zip(measured).collect();
+    ratios(report, SIDES, &measured);
+    report.at_most("point read, warm, SQLCipher / SQLite", measured[2].1.ratio(0, 1), 1.25, "");
+    report.at_most("point read, cold, SQLCipher / SQLite", measured[3].1.ratio(0, 1), 1.6, "");
     Ok(())
 }
 
@@ -119,6 +117,51 @@ fn points(connection: &Connection) -> Result<()> {
         statement.query_row([id], |row| Ok(std::hint::black_box(row.get_ref(0)?.as_blob()?.len())))?;
     }
     Ok(())
+}
+
+/// The engines that only the product's build has: programs of theirs measure both sides, and print what they found.
+fn engines(report: &mut Report) -> Result<()> {
+    let compare = program().with_file_name("examples").join("compare");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    // All libraries, so that the engines are built with the same features as ever; one of them has such a test.
+    let question = ["test", "--release", "--locked", "--workspace", "--lib", "--", "--ignored", "--nocapture"];
+    let programs = [
+        (["RocksDB, sealed", "plain"], Command::new(compare)),
+        (["DuckDB, encrypted", "plain"], {
+            let mut command = Command::new(cargo);
+            command.args(question).arg("encrypted_against_plain").stderr(Stdio::null());
+            command
+        }),
+    ];
+    for (sides, mut command) in programs {
+        let output = command.output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut measured: Vec<(&str, Rounds)> = Vec::new();
+        for line in text.lines() {
+            let ["figure", name, ours, plain] = line.split('\t').collect::<Vec<_>>()[..] else { continue };
+            let at = measured.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
+                measured.push((name, Rounds::new(sides.into_iter())));
+                measured.len() - 1
+            });
+            for (side, nanos) in [ours, plain].into_iter().enumerate() {
+                measured[at].1.add(side, Duration::from_nanos(nanos.parse()?));
+            }
+        }
+        if !output.status.success() || measured.is_empty() {
+            return Err(format!("{command:?} measured nothing").into());
+        }
+        report.line(&format!("{}:", sides[0]));
+        ratios(report, sides, &measured);
+    }
+    Ok(())
+}
+
+fn ratios(report: &mut Report, sides: [&str; 2], measured: &[(&str, Rounds)]) {
+    let row = |(name, rounds): &(&str, Rounds)| {
+        let figures = (0..2).map(|side| time(rounds.nanos(side).median));
+        std::iter::once((*name).to_owned()).chain(figures).chain([rounds.ratio(0, 1).to_string()]).collect()
+    };
+    report.table(&["", sides[0], sides[1], "ratio"], &measured.iter().map(row).collect::<Vec<_>>());
 }
 
 fn files(report: &mut Report) -> Result<()> {

@@ -1,11 +1,13 @@
-//! What the sealing costs: the same work by RocksDB with plain files and through this crate, in one process.
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a measurement, run by hand")]
+//! What the sealing costs: the same work by RocksDB with plain files and through this crate, in turn, in one process. `./dev bench
+//! store` runs it and reads its lines: `figure`, name, nanoseconds sealed and plain, with tabs between.
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a measurement")]
 
 use std::time::{Duration, Instant};
 
 use aico_ffi_rocksdb::{Entry, Limits, Memory};
 use rocksdb::{BlockBasedOptions, Cache, DB, DBCompressionType, IteratorMode, Options, WriteBatch, WriteOptions};
 
+const ROUNDS: u32 = 6;
 const ENTRIES: u32 = 200_000;
 const BATCH: u32 = 500;
 const READS: u32 = 50_000;
@@ -90,13 +92,18 @@ fn plain() -> [Duration; 4] {
 }
 
 fn main() {
-    let names = ["bulk insert, synced batches of 500", "point reads, 8 MiB cache", "scan", "single synced writes"];
-    // The best of three each, in turn.
-    let rounds: Vec<_> = (0..3).map(|_| (plain(), sealed())).collect();
-    for (at, name) in names.iter().enumerate() {
-        let best = |times: &dyn Fn(usize) -> Option<Duration>| (0..rounds.len()).filter_map(times).min().unwrap();
-        let plain = best(&|round| rounds.get(round)?.0.get(at).copied());
-        let sealed = best(&|round| rounds.get(round)?.1.get(at).copied());
-        println!("{name}: plain {plain:?}, sealed {sealed:?}, ratio {:.2}", sealed.as_secs_f64() / plain.as_secs_f64());
+    let names = ["bulk insert, synced batches of 500", "point read, 8 MiB cache", "scan", "one synced write"];
+    let each = [1, READS, 1, SYNCED];
+    for round in 0..ROUNDS {
+        let (sealed, plain) = if round % 2 == 0 {
+            let sealed = sealed();
+            (sealed, plain())
+        } else {
+            let plain = plain();
+            (sealed(), plain)
+        };
+        for (((name, each), sealed), plain) in names.iter().zip(each).zip(sealed).zip(plain) {
+            println!("figure\t{name}\t{}\t{}", (sealed / each).as_nanos(), (plain / each).as_nanos());
+        }
     }
 }
