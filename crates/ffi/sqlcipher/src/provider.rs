@@ -1,4 +1,4 @@
-//! Pages sealed and opened by aws-lc: the same AES-256-CBC and HMAC-SHA-512, without what OpenSSL looks up for each page.
+//! Pages sealed and opened by aws-lc: the same AES-256-CBC and HMACs, without what OpenSSL looks up for each page.
 
 use std::ffi::{c_int, c_uchar, c_void};
 use std::mem::MaybeUninit;
