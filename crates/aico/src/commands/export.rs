@@ -16,7 +16,7 @@ use crate::ui;
 
 /// Writes every value to `dir/<category>/<name…>`: the layout that `import` reads, folder by folder.
 pub(crate) async fn export(dir: &Path, mut owner: Owner) -> Result<(), Error> {
-    let target = Target::make(dir)?;
+    let mut target = Target::make(dir)?;
     let mut client = connect().await?;
     let request = Request::DataExport {};
     let head: ExportAnswer = owner.ask(&mut client, &request, "export").await?;
@@ -37,6 +37,7 @@ pub(crate) async fn export(dir: &Path, mut owner: Owner) -> Result<(), Error> {
             bytes += written;
         }
     }
+    target.sync()?;
     bar.finish_and_clear();
     ui::line(&format!(
         "{values} of {} values written to {}, {}",
@@ -72,7 +73,11 @@ async fn receive(client: &mut Client, file: &mut Option<File>, bar: &indicatif::
 }
 
 /// The folder that is written to; it was empty, and nothing is written outside of it.
-struct Target(PathBuf);
+struct Target {
+    folder: PathBuf,
+    /// The folders in it that were made.
+    made: Vec<PathBuf>,
+}
 
 impl Target {
     fn make(dir: &Path) -> Result<Self, Error> {
@@ -86,26 +91,37 @@ impl Target {
             }
             other => other.map_err(failed)?,
         }
-        Ok(Self(dir.canonicalize().map_err(failed)?))
+        Ok(Self { folder: dir.canonicalize().map_err(failed)?, made: Vec::new() })
     }
 
     /// A new file for a value. Its path has no empty, `.` or `..` part, and no file is ever written twice.
-    fn create(&self, path: &str) -> Result<File, String> {
+    fn create(&mut self, path: &str) -> Result<File, String> {
         let parts: Vec<&str> = path.split('/').collect();
         if parts.iter().any(|part| matches!(*part, "" | "." | "..") || part.contains('\0')) {
             return Err("its path cannot be a file's".to_owned());
         }
         let Some((name, folders)) = parts.split_last() else { return Err("it has no name".to_owned()) };
-        let mut folder = self.0.clone();
+        let mut folder = self.folder.clone();
         for part in folders {
             folder.push(part);
             match fs::DirBuilder::new().mode(0o700).create(&folder) {
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && is_folder(&folder) => {}
-                other => other.map_err(|error| error.to_string())?,
+                Err(error) => return Err(error.to_string()),
+                Ok(()) => self.made.push(folder.clone()),
             }
         }
         let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.join(name));
         made.map_err(|error| error.to_string())
+    }
+
+    /// The files are on disk; this is for their names, so that whoever deletes the vault next has them.
+    fn sync(&self) -> Result<(), Error> {
+        let own = [self.folder.as_path()];
+        for folder in self.made.iter().map(PathBuf::as_path).chain(own).chain(self.folder.parent()) {
+            let synced = File::open(folder).and_then(|folder| folder.sync_all());
+            synced.map_err(|error| Error::io(format!("write {}", folder.display()), error))?;
+        }
+        Ok(())
     }
 }
 

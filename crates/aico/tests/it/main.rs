@@ -9,11 +9,14 @@ mod canary;
 mod config;
 mod contract;
 mod crash;
+#[path = "../../../aico-vault/tests/it/crash/disk.rs"]
+mod crash_disk;
 mod disk;
 mod doctor;
 mod door;
 mod enrol;
 mod export;
+mod faults;
 mod fetch;
 mod flood;
 mod hardening;

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -416,8 +417,10 @@ fn a_kill_at_any_moment_leaves_a_tree_that_is_whole() {
     let mut home = Home::running();
     for round in 0..4u64 {
         let mount = Mount::new(&home, &[]);
-        let dir = mount.dir.clone();
+        // Through its descriptor: the path leads to the folder below as soon as the end of the worker has unmounted this one.
+        let folder = File::open(&mount.dir).unwrap();
         let work = std::thread::spawn(move || {
+            let dir = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
             let mut synced = Vec::new();
             for at in 0u64.. {
                 let (path, temporary) = (dir.join(format!("{round}-{at}")), dir.join(format!("{round}-{at}.part")));
@@ -425,7 +428,7 @@ fn a_kill_at_any_moment_leaves_a_tree_that_is_whole() {
                     file.write_all(&bytes(at, 5000 + at as usize * 13))?;
                     file.sync_all()?;
                     fs::rename(&temporary, &path)?;
-                    File::open(&dir)?.sync_all()
+                    folder.sync_all()
                 });
                 match done {
                     Ok(()) => synced.push(at),

@@ -147,8 +147,23 @@ impl Contents {
 type Undo = Vec<(OsString, Option<u64>)>;
 
 enum Body {
-    Folder { names: BTreeMap<OsString, u64>, undo: Vec<Undo> },
+    Folder {
+        names: BTreeMap<OsString, u64>,
+        undo: Vec<Undo>,
+    },
     File(Contents),
+    /// Gone with the machine, and no change that a promise depends on.
+    Socket,
+}
+
+impl Body {
+    fn kind(&self) -> FileType {
+        match self {
+            Self::Folder { .. } => FileType::Directory,
+            Self::File(_) => FileType::RegularFile,
+            Self::Socket => FileType::Socket,
+        }
+    }
 }
 
 struct Node {
@@ -208,10 +223,11 @@ impl State {
         }
     }
 
-    fn left(&self, node: u64, unsynced: Unsynced, numbers: &mut Numbers) -> Tree {
+    fn left(&self, node: u64, unsynced: Unsynced, numbers: &mut Numbers) -> Option<Tree> {
         let node = &self.nodes[&node];
         match &node.body {
-            Body::File(contents) => Tree::File(contents.after(unsynced, numbers), node.mode),
+            Body::Socket => None,
+            Body::File(contents) => Some(Tree::File(contents.after(unsynced, numbers), node.mode)),
             Body::Folder { names, undo } => {
                 let mut names = names.clone();
                 let kept = match unsynced {
@@ -225,8 +241,10 @@ impl State {
                         None => drop(names.remove(name)),
                     }
                 }
-                let entries = names.iter().map(|(name, node)| (name.clone(), self.left(*node, unsynced, numbers)));
-                Tree::Folder(entries.collect(), node.mode)
+                let entries = names.iter();
+                let entries =
+                    entries.filter_map(|(name, node)| Some((name.clone(), self.left(*node, unsynced, numbers)?)));
+                Some(Tree::Folder(entries.collect(), node.mode))
             }
         }
     }
@@ -264,7 +282,7 @@ impl State {
     fn names(&mut self, folder: INodeNo) -> Result<(&mut BTreeMap<OsString, u64>, &mut Vec<Undo>), Errno> {
         match self.nodes.get_mut(&folder.0).map(|node| &mut node.body) {
             Some(Body::Folder { names, undo }) => Ok((names, undo)),
-            Some(Body::File(_)) => Err(Errno::ENOTDIR),
+            Some(_) => Err(Errno::ENOTDIR),
             None => Err(Errno::ENOENT),
         }
     }
@@ -273,6 +291,7 @@ impl State {
         match self.nodes.get_mut(&node.0).map(|node| &mut node.body) {
             Some(Body::File(contents)) => Ok(contents),
             Some(Body::Folder { .. }) => Err(Errno::EISDIR),
+            Some(Body::Socket) => Err(Errno::ENXIO),
             None => Err(Errno::ENOENT),
         }
     }
@@ -284,8 +303,8 @@ impl State {
     fn attributes(&self, number: u64) -> Result<FileAttr, Errno> {
         let node = self.nodes.get(&number).ok_or(Errno::ENOENT)?;
         let (kind, size) = match &node.body {
-            Body::Folder { .. } => (FileType::Directory, 0),
             Body::File(contents) => (FileType::RegularFile, contents.data.len() as u64),
+            other => (other.kind(), 0),
         };
         let time = UNIX_EPOCH + Duration::from_secs(1);
         Ok(FileAttr {
@@ -384,7 +403,7 @@ impl Disk {
     pub(crate) fn after(&self, name: &str, unsynced: Unsynced, numbers: &mut Numbers) -> Tree {
         let mut state = self.state();
         let node = state.names(INodeNo::ROOT).unwrap().0[OsStr::new(name)];
-        state.left(node, unsynced, numbers)
+        state.left(node, unsynced, numbers).unwrap()
     }
 }
 
@@ -470,6 +489,18 @@ impl Filesystem for Served {
         }
         match sized.and_then(|()| state.attributes(node.0)) {
             Ok(attributes) => reply.attr(&TTL, &attributes),
+            Err(error) => reply.error(error),
+        }
+    }
+
+    fn mknod(&self, _: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, _: u32, reply: ReplyEntry) {
+        if mode & 0o170_000 != 0o140_000 {
+            return reply.error(Errno::ENOSYS);
+        }
+        let mut state = self.state();
+        let made = state.insert(parent, name, Body::Socket, mode & !umask);
+        match made.and_then(|node| state.attributes(node)) {
+            Ok(attributes) => reply.entry(&TTL, &attributes, Generation(0)),
             Err(error) => reply.error(error),
         }
     }
@@ -604,10 +635,7 @@ impl Filesystem for Served {
             Err(error) => return reply.error(error),
         };
         for (at, (name, number)) in names.iter().enumerate().skip(offset as usize) {
-            let kind = match state.nodes[number].body {
-                Body::Folder { .. } => FileType::Directory,
-                Body::File(_) => FileType::RegularFile,
-            };
+            let kind = state.nodes[number].body.kind();
             if reply.add(INodeNo(*number), at as u64 + 1, kind, name) {
                 break;
             }
