@@ -103,7 +103,8 @@ impl UserData {
             seal();
         } else {
             thread::scope(|scope| {
-                scope.spawn(seal);
+                // Where the system gives no thread, one does it all.
+                let _other = thread::Builder::new().spawn_scoped(scope, seal);
                 seal();
             });
         }

@@ -114,12 +114,19 @@ impl Target {
         made.map_err(|error| error.to_string())
     }
 
-    /// The files are on disk; this is for their names, so that whoever deletes the vault next has them.
+    /// The files are on disk; this is for their names, so that whoever deletes the vault next has them. A file system that
+    /// syncs no folders, or a folder that may not be read, is left to itself.
     fn sync(&self) -> Result<(), Error> {
+        use std::io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
         let own = [self.folder.as_path()];
         for folder in self.made.iter().map(PathBuf::as_path).chain(own).chain(self.folder.parent()) {
             let synced = File::open(folder).and_then(|folder| folder.sync_all());
-            synced.map_err(|error| Error::io(format!("write {}", folder.display()), error))?;
+            match synced {
+                Err(error) if !matches!(error.kind(), InvalidInput | PermissionDenied | Unsupported) => {
+                    return Err(Error::io(format!("write {}", folder.display()), error));
+                }
+                _ => {}
+            }
         }
         Ok(())
     }
