@@ -22,7 +22,7 @@ mod pool;
 mod rekey;
 mod why;
 
-use error::{damaged_page, named};
+use error::{damaged_page, is_first_page, named};
 use pool::Pool;
 pub(crate) use rekey::{Commit, UNCLEAR};
 
@@ -128,7 +128,7 @@ impl Database {
         }
         let mut at = At { path, key, mac: Mac::HmacSha256 };
         let writer = match connect(&at, Access::Write) {
-            Err(first @ Error::Damaged { .. }) => {
+            Err(first) if is_first_page(&first) => {
                 at.mac = Mac::HmacSha512;
                 connect(&at, Access::Write).map_err(|_| why::first_page(&at).unwrap_or(first))?
             }

@@ -8,8 +8,8 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::Path;
 use std::process::Output;
-use std::sync::Mutex;
 
+use crate::crash_disk::sweep::{self, Case};
 use crate::crash_disk::{Disk, Fault, Numbers, Tree, Unsynced};
 use crate::home::{Home, bytes, files};
 
@@ -20,17 +20,6 @@ const PASSWORD: &str = "correct horse";
 /// What is imported as files, and exported again.
 const LETTERS: [(&str, usize); 4] = [("a", 10), ("deep/b", 70_000), ("deep/er/large", 1_200_000), ("empty", 0)];
 const ROWS: usize = 400;
-
-const KINDS: [(Fault, Option<Unsynced>); 8] = [
-    (Fault::Stop, Some(Unsynced::Lost)),
-    (Fault::Stop, Some(Unsynced::Torn)),
-    (Fault::Stop, Some(Unsynced::Kept)),
-    (Fault::Broken, None),
-    (Fault::Full, None),
-    (Fault::NoSpace, None),
-    (Fault::Broken, Some(Unsynced::Lost)),
-    (Fault::Full, Some(Unsynced::Torn)),
-];
 
 fn file(bytes: Vec<u8>) -> Tree {
     Tree::File(bytes, 0o600)
@@ -187,8 +176,10 @@ impl Machine {
         if !verified.status.success() {
             return Err(format!("the log: {}", String::from_utf8_lossy(&verified.stderr)));
         }
-        let left: Vec<_> =
-            files(Path::new(&self.at(name, "data"))).into_iter().filter(|path| path.ends_with(".part")).collect();
+        let left: Vec<_> = files(Path::new(&self.at(name, "data")))
+            .into_iter()
+            .filter(|path| path.extension().is_some_and(|end| end == "part"))
+            .collect();
         if left.is_empty() { Ok(()) } else { Err(format!("left over: {left:?}")) }
     }
 
@@ -222,9 +213,8 @@ impl Machine {
             }
         };
         let said = || ended.each_ref().map(|output| String::from_utf8_lossy(&output.stderr).into_owned());
-        let up = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.home.up()));
-        if up.is_err() {
-            return Some(Err(format!("it does not start again; {:?}", said())));
+        if let Err(error) = self.home.try_up() {
+            return Some(Err(format!("it does not start again: {error}; {:?}", said())));
         }
         let checked = self.check(&name, start, done);
         self.home.kill();
@@ -232,28 +222,11 @@ impl Machine {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Case {
-    at: u64,
-    fault: Fault,
-    unsynced: Option<Unsynced>,
-    seed: u64,
-}
-
 #[test]
 fn import_and_export_on_a_disk_that_fails_at_any_call_lose_nothing() {
-    let mut first = match Machine::new() {
-        Ok(machine) => machine,
-        Err(why) => {
-            assert!(std::env::var_os("CI").is_none(), "no FUSE here: {why}");
-            eprintln!("skipped: this machine gives no FUSE: {why}");
-            return;
-        }
-    };
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let injections = number("AICO_PROGRAM_INJECTIONS").map_or(FEW, |count| count as usize);
-    let seed = number("AICO_CRASH_SEED").unwrap_or_else(|| u64::from(std::process::id()) << 20 | 1);
-    eprintln!("AICO_CRASH_SEED={seed}");
+    let Some(mut first) = sweep::or_skipped(Machine::new()) else { return };
+    let injections = sweep::given("AICO_PROGRAM_INJECTIONS").map_or(FEW, |count| count as usize);
+    let mut numbers = sweep::numbers();
     let start = first.first();
 
     // Without a fault everything is done, and stays when nothing that was not synced survives.
@@ -271,29 +244,6 @@ fn import_and_export_on_a_disk_that_fails_at_any_call_lose_nothing() {
     first.check(&name, &start, [true; 3]).unwrap();
     first.home.kill();
 
-    let mut numbers = Numbers(seed);
-    let cases = (0..injections).map(|at| {
-        let (fault, unsynced) = KINDS[at % KINDS.len()];
-        Case { at: 1 + numbers.below(calls as usize) as u64, fault, unsynced, seed: numbers.next() }
-    });
-    let (turns, found) = (Mutex::new(cases.collect::<Vec<_>>()), Mutex::new((Vec::new(), 0)));
-    let work = |mut machine: Machine| {
-        loop {
-            let Some(case) = turns.lock().unwrap().pop() else { return };
-            let Some(result) = machine.inject(&start, case) else { continue };
-            let (wrong, made) = &mut *found.lock().unwrap();
-            *made += 1;
-            if let Err(error) = result {
-                eprintln!("{case:?}: {error}");
-                wrong.push((case, error));
-            }
-        }
-    };
-    std::thread::scope(|threads| {
-        (1..WORKERS).for_each(|_| drop(threads.spawn(|| work(Machine::new().unwrap()))));
-        work(first);
-    });
-    let (wrong, made) = found.into_inner().unwrap();
-    eprintln!("calls {calls}, injections {made}, unrecoverable states {}", wrong.len());
-    assert!(wrong.is_empty(), "{} of {made}: {:#?}", wrong.len(), &wrong[..wrong.len().min(10)]);
+    let cases = (0..injections).map(|_| ("import and export", Case::any(calls, &mut numbers))).collect();
+    sweep::sweep(cases, (first, WORKERS), || Machine::new().unwrap(), |machine, _, case| machine.inject(&start, case));
 }

@@ -43,8 +43,9 @@ impl Home {
         self.root.path().join("keys")
     }
 
-    /// Gives the program one variable more.
+    /// Gives the program a variable, in the place of what it was.
     pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.environment.retain(|(known, _)| known != name);
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
@@ -72,18 +73,23 @@ impl Home {
 
     /// Starts the backend and waits until it says that it listens; what it printed.
     pub(crate) fn up(&mut self) -> String {
+        self.try_up().unwrap_or_else(|error| panic!("the backend did not start: {error}"))
+    }
+
+    /// Starts the backend; what it printed, or why it did not start.
+    pub(crate) fn try_up(&mut self) -> Result<String, String> {
         let mut child = self.command(&["up"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut printed = String::new();
         let mut lines = BufReader::new(child.stdout.take().unwrap());
         while !printed.contains("Ctrl-C") {
             if lines.read_line(&mut printed).unwrap() == 0 {
                 let errors = child.wait_with_output().unwrap().stderr;
-                panic!("the backend did not start: {printed}{}", String::from_utf8_lossy(&errors));
+                return Err(format!("{printed}{}", String::from_utf8_lossy(&errors)));
             }
         }
         std::thread::spawn(move || lines.lines().for_each(drop));
         self.backend = Some(child);
-        printed
+        Ok(printed)
     }
 
     /// Starts a backend that is expected to fail.

@@ -1,6 +1,13 @@
 //! The program as people and scripts meet it, and as attackers do. Every test has a home, a key folder and a backend of
 //! its own; nothing here touches the user's.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests"
+)]
 
 mod asleep;
 mod audit;
@@ -9,7 +16,7 @@ mod canary;
 mod config;
 mod contract;
 mod crash;
-#[path = "../../../aico-vault/tests/it/crash/disk.rs"]
+#[path = "../../../aico-vault/tests/it/crash/disk/mod.rs"]
 mod crash_disk;
 mod disk;
 mod doctor;

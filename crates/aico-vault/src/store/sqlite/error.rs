@@ -10,14 +10,19 @@ use crate::Error;
 /// Stands for a database's name until [`named`] knows it.
 pub(super) const UNNAMED: &str = "the database";
 
+const FIRST_PAGE: &str = "the key does not fit, or the first page is not what was written there";
+
+/// Whether it is the first page that did not open.
+pub(super) fn is_first_page(error: &Error) -> bool {
+    matches!(error, Error::Damaged { detail, .. } if detail == FIRST_PAGE)
+}
+
 impl From<rusqlite::Error> for Error {
     fn from(source: rusqlite::Error) -> Self {
         // Read first: the cause of a failed write is in the thread's error number until the next system call fails.
         let cause = io::Error::last_os_error();
         match source.sqlite_error_code() {
-            Some(ErrorCode::NotADatabase) => {
-                Self::damaged(UNNAMED, "the key does not fit, or the first page is not what was written there")
-            }
+            Some(ErrorCode::NotADatabase) => Self::damaged(UNNAMED, FIRST_PAGE),
             Some(ErrorCode::DatabaseCorrupt) => damaged_page(),
             Some(ErrorCode::DiskFull) => Self::Full { what: UNNAMED.to_owned() },
             Some(ErrorCode::SystemIoFailure) if is_write(&source) && is_for_space(&cause) => {

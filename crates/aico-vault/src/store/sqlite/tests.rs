@@ -211,6 +211,33 @@ fn faults_are_told_apart_and_named() {
 }
 
 #[test]
+fn another_page_of_the_schema_is_not_taken_for_the_first() {
+    let fixture = Fixture::new();
+    let tables: Vec<String> =
+        (0..100).map(|at| format!("CREATE TABLE t{at} (id INTEGER PRIMARY KEY, {})", "x".repeat(100))).collect();
+    let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
+    drop(Database::create(&fixture.path(), fixture.space.store_key(), &tables).unwrap());
+    let good = fs::read(fixture.path()).unwrap();
+    let mut of_the_schema = 0;
+    for page in 1..good.len() / 4096 {
+        let mut bytes = good.clone();
+        bytes[page * 4096 + 2000] ^= 1;
+        fs::write(fixture.path(), bytes).unwrap();
+        if let Err(error) = Database::open(&fixture.path(), fixture.space.store_key(), &tables) {
+            of_the_schema += 1;
+            assert!(is_damaged::<()>(Err(error)), "page {page}");
+        }
+        let said =
+            Database::open(&fixture.path(), fixture.space.store_key(), &tables).map_err(|error| error.to_string());
+        assert!(
+            said.is_ok() || said.as_ref().is_err_and(|said| said.contains("a page is not")),
+            "page {page}: {said:?}"
+        );
+    }
+    assert!(of_the_schema > 0);
+}
+
+#[test]
 fn databases_of_other_programs_are_told_apart() {
     let fixture = Fixture::new();
     for version in 0..4 {

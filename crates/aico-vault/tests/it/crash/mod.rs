@@ -11,9 +11,10 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, mpsc};
+use std::sync::mpsc;
 use std::time::Duration;
 
+use disk::sweep::{self, Case, KINDS};
 use disk::{Disk, Fault, Numbers, Tree, Unsynced};
 
 const CHILD: &str = "AICO_TEST_CRASH_CHILD";
@@ -204,43 +205,12 @@ impl Sweep {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Case {
-    at: u64,
-    fault: Fault,
-    /// How the machine comes back, if it stops.
-    unsynced: Option<Unsynced>,
-    seed: u64,
-}
-
-const KINDS: [(Fault, Option<Unsynced>); 9] = [
-    (Fault::Stop, Some(Unsynced::Lost)),
-    (Fault::Stop, Some(Unsynced::Torn)),
-    (Fault::Stop, Some(Unsynced::Kept)),
-    (Fault::Broken, None),
-    (Fault::Full, None),
-    (Fault::NoSpace, None),
-    (Fault::Broken, Some(Unsynced::Lost)),
-    (Fault::Full, Some(Unsynced::Torn)),
-    (Fault::Broken, Some(Unsynced::Torn)),
-];
-
 #[test]
 fn a_disk_that_stops_fills_up_or_breaks_at_any_call_loses_nothing() {
-    let mut first = match Sweep::new() {
-        Ok(sweep) => sweep,
-        Err(why) => {
-            assert!(std::env::var_os("CI").is_none(), "no FUSE here: {why}");
-            eprintln!("skipped: this machine gives no FUSE: {why}");
-            return;
-        }
-    };
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let injections = number("AICO_CRASH_INJECTIONS").map_or(FEW, |count| count as usize);
-    let seed = number("AICO_CRASH_SEED").unwrap_or_else(|| u64::from(std::process::id()) << 20 | 1);
-    eprintln!("AICO_CRASH_SEED={seed}");
+    let Some(mut first) = sweep::or_skipped(Sweep::new()) else { return };
+    let injections = sweep::given("AICO_CRASH_INJECTIONS").map_or(FEW, |count| count as usize);
+    let mut numbers = sweep::numbers();
     let only = std::env::var("AICO_CRASH_SCENE").ok();
-    let mut numbers = Numbers(seed);
     let mut prepared = BTreeMap::new();
     for scene in
         SCENES.into_iter().filter(|scene| only.as_deref().is_none_or(|only| only.split(',').any(|only| only == *scene)))
@@ -251,49 +221,26 @@ fn a_disk_that_stops_fills_up_or_breaks_at_any_call_loses_nothing() {
         }
         prepared.insert(scene, first.prepare(scene));
     }
-    let calls: u64 = prepared.values().map(|(_, calls)| calls).sum();
-    // With enough injections every call of every scene has its turn; with few, they are drawn.
-    let mut turns: Vec<(&str, Case)> = Vec::new();
-    if injections as u64 >= calls * KINDS.len() as u64 {
-        for (scene, (_, calls)) in &prepared {
-            for at in 1..=*calls {
-                let cases = KINDS.map(|(fault, unsynced)| Case { at, fault, unsynced, seed: numbers.next() });
-                turns.extend(cases.map(|case| (*scene, case)));
-            }
-        }
-    }
     let scenes: Vec<(&str, u64)> = prepared.iter().map(|(scene, (_, calls))| (*scene, *calls)).collect();
-    while turns.len() < injections {
-        let (scene, calls) = scenes[numbers.below(scenes.len())];
-        let (fault, unsynced) = KINDS[numbers.below(KINDS.len())];
-        turns.push((
-            scene,
-            Case { at: 1 + numbers.below(calls as usize) as u64, fault, unsynced, seed: numbers.next() },
-        ));
-    }
-    let (turns, found) = (Mutex::new(turns), Mutex::new((Vec::new(), BTreeMap::new())));
-    let work = |mut sweep: Sweep| {
-        loop {
-            let Some((scene, case)) = turns.lock().unwrap().pop() else { return };
-            let Some(result) = sweep.inject(scene, &prepared[scene].0, case) else { continue };
-            let (wrong, per_scene) = &mut *found.lock().unwrap();
-            *per_scene.entry(scene).or_insert(0) += 1;
-            if let Err(error) = result {
-                eprintln!("{scene} {case:?}: {error}");
-                wrong.push((scene, case, error));
-            }
+    eprintln!("calls {scenes:?}");
+    // With enough injections every call of every scene has its turn; with few, they are drawn.
+    let mut cases: Vec<(&str, Case)> = Vec::new();
+    let calls: u64 = scenes.iter().map(|(_, calls)| calls).sum();
+    if injections as u64 >= calls * KINDS.len() as u64 {
+        for (scene, at) in scenes.iter().flat_map(|(scene, calls)| (1..=*calls).map(move |at| (*scene, at))) {
+            let all = KINDS.map(|(fault, unsynced)| Case { at, fault, unsynced, seed: numbers.next() });
+            cases.extend(all.map(|case| (scene, case)));
         }
-    };
+    }
+    while cases.len() < injections {
+        let (scene, calls) = scenes[numbers.below(scenes.len())];
+        cases.push((scene, Case::any(calls, &mut numbers)));
+    }
     // A log whose disk fails waits a second before it tries again: many wait at once.
-    std::thread::scope(|threads| {
-        (1..WORKERS).for_each(|_| drop(threads.spawn(|| work(Sweep::new().unwrap()))));
-        work(first);
-    });
-    let (wrong, per_scene) = found.into_inner().unwrap();
-    let made: usize = per_scene.values().sum();
-    let calls: BTreeMap<_, _> = prepared.iter().map(|(scene, (_, calls))| (*scene, *calls)).collect();
-    eprintln!("calls {calls:?}");
-    eprintln!("injections {made} {per_scene:?}");
-    eprintln!("unrecoverable states {}", wrong.len());
-    assert!(wrong.is_empty(), "{} of {made}: {:#?}", wrong.len(), &wrong[..wrong.len().min(10)]);
+    sweep::sweep(
+        cases,
+        (first, WORKERS),
+        || Sweep::new().unwrap(),
+        |machine, scene, case| machine.inject(scene, &prepared[scene].0, case),
+    );
 }
